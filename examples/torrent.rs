@@ -26,9 +26,13 @@ use bt_lite::bittorrent::{
     Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
 };
 use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::storage::open_file;
 use bt_lite::{FolderPath, MemoryStorage, Peer, TcpTransport};
 use clap::{Parser, Subcommand, ValueEnum};
 use common::{Outcome, follow, interrupt, print_line};
+
+/// The longest torrent that is read, in bytes: many times those of a terabyte.
+const MAX_TORRENT_LEN: u64 = 64 << 20;
 
 /// Makes, shows, verifies, seeds and fetches torrents.
 #[derive(Parser)]
@@ -138,27 +142,34 @@ async fn run(command: Command) -> Outcome<()> {
             fs::write(&out, metainfo.to_bytes())?;
             print_line(format_args!("made {}", hash(&metainfo)))
         }
-        Command::Show { torrent } => show(&read(&torrent)?),
+        Command::Show { torrent } => show(&read(&torrent).await?),
         Command::Verify { torrent, directory } => {
-            let metainfo = read(&torrent)?;
+            let metainfo = read(&torrent).await?;
             verify(&metainfo, &directory).await
         }
         Command::Seed {
             torrent,
             directory,
             network,
-        } => share(&read(&torrent)?, &directory, network, true, "seeding").await,
+        } => share(&read(&torrent).await?, &directory, network, true, "seeding").await,
         Command::Fetch {
             torrent,
             out,
             seed,
             network,
-        } => share(&read(&torrent)?, &out, network, seed, "complete").await,
+        } => share(&read(&torrent).await?, &out, network, seed, "complete").await,
     }
 }
 
-fn read(path: &Path) -> Outcome<Metainfo> {
-    Ok(Metainfo::from_bytes(&fs::read(path)?)?)
+/// Reads a torrent. Nothing but a file is opened, so a pipe holds up nobody.
+async fn read(path: &Path) -> Outcome<Metainfo> {
+    let file = open_file(path).await?;
+    if file.length() > MAX_TORRENT_LEN {
+        let path = path.display();
+        return Err(format!("{path} is no torrent: it has {} bytes", file.length()).into());
+    }
+    let bytes = file.read_at(0, file.length() as usize).await?;
+    Ok(Metainfo::from_bytes(&bytes)?)
 }
 
 /// The hash that it is known by.

@@ -183,7 +183,9 @@ pub use peer::{
     RateLimits, ReaderOptions, Removal, ShareSource, StreamOptions,
 };
 #[cfg(feature = "file-storage")]
-pub use peer::{Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions};
+pub use peer::{
+    Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderFile, FolderOptions,
+};
 pub use protocol::{Addr, AddrError, ContentKey};
 #[cfg(feature = "file-storage")]
 pub use storage::FileStorage;

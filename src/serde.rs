@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::content::{ContentId, ContentName};
+use crate::content::{ContentId, ContentName, FolderPath};
 use crate::protocol::Addr;
 use crate::transport::PeerIdentity;
 
@@ -28,7 +28,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Addr, ContentId, ContentName, PeerIdentity);
+as_text!(Addr, ContentId, ContentName, FolderPath, PeerIdentity);
 
 /// A duration as people write it: `20s`, `1m 30s`.
 pub(crate) struct DurationText(Duration);

@@ -45,9 +45,9 @@ pub use events::download_event::DownloadEvent;
 pub use events::event::PeerEvent;
 #[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
-#[cfg(feature = "file-storage")]
-pub use folders::status::Folder;
 pub use folders::status::FolderProgress;
+#[cfg(feature = "file-storage")]
+pub use folders::status::{Folder, FolderFile};
 pub use handles::download::{Download, DownloadEvents, DownloadOptions, IfTaken};
 #[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};

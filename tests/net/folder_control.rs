@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bt_lite::{
     ContentId, ContentKind, ContentLimits, ContentState, DownloadError, DownloadKey, Folder,
-    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, PauseOptions, Peer,
-    Priority,
+    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderFile, FolderOptions,
+    PauseOptions, Peer, Priority,
 };
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
@@ -382,6 +382,76 @@ async fn limit_holds_for_all_files_together() {
     let begun = Instant::now();
     other.download_folder(scene.folder.id).await.unwrap();
     assert!(begun.elapsed() > least, "{:?}", begun.elapsed());
+}
+
+/// The files that a stream says are done.
+async fn done(mut events: FolderEvents) -> Vec<FolderFile> {
+    let mut done = Vec::new();
+    loop {
+        match soon(events.next()).await.unwrap() {
+            FolderEvent::FileDone(file) => done.push(file),
+            FolderEvent::Finished(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(events.next().await, None);
+    done
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_file_of_a_folder_is_told_once_however_late_it_is_read() {
+    let scene = Scene::new().await;
+    // The same bytes at two places are two files.
+    write(&scene.dirs.folder(), "c/again", content(LEN, 0));
+    write(&scene.dirs.folder(), "c/empty", "");
+    let folder = scene
+        ._owner
+        .share_folder(scene.dirs.folder())
+        .await
+        .unwrap();
+    let part = |path| FolderOptions::new().path(path).limits(slow());
+    let fetch = |path| scene.leecher.download_folder_with(folder.id, part(path));
+    fetch("a").await.unwrap();
+    let first = fetch("b");
+    let unread = first.events();
+    assert_eq!(first.files(), []);
+    in_the_middle(&first).await;
+    let seen = first.files();
+    let paths: Vec<&str> = seen.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["b/1", "b/3", "b/5", "b/7"]);
+    let verified: u64 = seen.iter().map(|file| file.verified_bytes).sum();
+    assert_eq!(verified, first.progress().verified_bytes);
+    assert!(
+        seen.iter()
+            .any(|file| !file.done && file.verified_bytes < file.length)
+    );
+    // One that joins it wants more, and some of that is here.
+    let second = fetch("c");
+    let joined = second.events();
+    let third = fetch("a");
+    let (first, second, third) = futures::join!(async { (&mut { first }).await }, second, third);
+    assert_eq!(
+        (first, second.as_ref()),
+        (third.clone(), Ok(&third.unwrap()))
+    );
+    let again = scene.leecher.get_folder(folder.id);
+    assert!(again.is_none());
+    for events in [unread, joined] {
+        let mut files = done(events).await;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        let all = [
+            "a/0", "a/2", "a/4", "a/6", "b/1", "b/3", "b/5", "b/7", "c/again", "c/empty",
+        ];
+        assert_eq!(paths, all);
+        for file in files {
+            let was_here = file.path.as_str().starts_with('a') || file.path == path("c/again");
+            assert!(file.done && file.verified_bytes == file.length, "{file:?}");
+            if !file.path.as_str().ends_with("empty") {
+                assert_eq!(file.found, was_here, "{file:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,9 +15,9 @@ use bt_lite::tracker::TrackerStats;
 use bt_lite::transport::AuthError;
 use bt_lite::{
     Addr, Advice, BindError, ChunkIndex, ConfigError, Content, ContentId, ContentKey, ContentState,
-    DownloadError, DownloadEvent, Folder, FolderError, FolderEvent, FolderProgress, ListedContent,
-    PeerEvent, Priority, Progress, ReaderError, RemoveError, ShareError, StallReason, StartError,
-    StorageError, TrackerError, TransportError,
+    DownloadError, DownloadEvent, Folder, FolderError, FolderEvent, FolderFile, FolderProgress,
+    ListedContent, PeerEvent, Priority, Progress, ReaderError, RemoveError, ShareError,
+    StallReason, StartError, StorageError, TrackerError, TransportError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -211,8 +211,12 @@ fn download_events(forms: &mut Forms) {
     let folder: Folder = from(json!({"id": id(), "name": "x", "files": 3, "length": 100_000}));
     let mut so_far = FolderProgress::default();
     (so_far.files, so_far.files_done, so_far.length) = (3, 1, 100_000);
+    let file: FolderFile = from(json!({
+        "path": "a/b", "id": id(), "length": 5, "verified_bytes": 5, "done": true, "found": false,
+    }));
     let events = [
         FolderEvent::Found(folder.clone()),
+        FolderEvent::FileDone(file),
         FolderEvent::Progress(so_far),
         FolderEvent::Paused,
         FolderEvent::Unpaused,

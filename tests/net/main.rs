@@ -21,6 +21,8 @@ mod folder_errors;
 #[cfg(unix)]
 mod folder_files;
 #[cfg(unix)]
+mod folder_joins;
+#[cfg(unix)]
 mod folder_losses;
 #[cfg(unix)]
 mod folder_overwritten;

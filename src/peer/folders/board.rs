@@ -69,6 +69,13 @@ impl Board {
         each.sum()
     }
 
+    /// How many bytes of one file are verified; none if it is not under way.
+    pub(in crate::peer) fn verified_bytes_of(&self, id: &ContentId) -> u64 {
+        let running = self.running();
+        let file = running.downloads.get(id);
+        file.map_or(0, |file| file.status.borrow().progress().verified_bytes)
+    }
+
     /// Whether all downloads that run wait until others have ended, and there is one.
     pub(super) fn is_queued(&self) -> bool {
         let running = self.running();

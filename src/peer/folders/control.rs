@@ -5,6 +5,7 @@
 //! All handles of a download share this. A download that joins another one hands what is
 //! wanted of it on to that one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use tokio::sync::watch;
 
 use super::board::{Board, FileDownload, Posted};
 use super::selection::Selection;
-use crate::content::{ContentId, FolderPath};
+use crate::content::{ContentId, FolderIndex, FolderPath};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
-use crate::peer::downloads::settings::{MAX_ADDED_OWNERS, Settings};
+use crate::peer::downloads::settings::Settings;
+use crate::peer::limits::ContentLimits;
 use crate::protocol::Addr;
 
 /// What is wanted of one download of a folder.
@@ -33,12 +35,20 @@ struct State {
     priority: Priority,
     /// Whether the folder is shared when it is complete.
     seeds: bool,
-    /// Instead of the one that is configured.
-    patience: Option<Option<Duration>>,
-    /// Owners that the user has named, the last ones at the end, each once.
-    owners: Vec<Addr>,
+    settings: Settings,
+    /// What others want that have joined this one, as long as that is not part of the
+    /// selection: nobody knows yet whether it is in the folder.
+    wishes: BTreeMap<u64, Vec<FolderPath>>,
+    /// How many wishes there were.
+    wished: u64,
     /// The download that this one has joined.
     joined: Option<Arc<FolderControl>>,
+}
+
+/// What one that has joined a download wants of it, until this is dropped.
+pub(super) struct Wish {
+    control: Arc<FolderControl>,
+    number: u64,
 }
 
 impl FolderControl {
@@ -50,8 +60,9 @@ impl FolderControl {
             state: Mutex::new(State {
                 priority: Priority::default(),
                 seeds: true,
-                patience: None,
-                owners: Vec::new(),
+                settings: Settings::default(),
+                wishes: BTreeMap::new(),
+                wished: 0,
                 joined: None,
             }),
             board: Board::default(),
@@ -126,7 +137,12 @@ impl FolderControl {
 
     /// Sets whether the folder is shared when it is complete.
     pub(super) fn set_seeds(&self, seeds: bool) {
-        self.state().seeds = seeds;
+        let mut state = self.state();
+        if let Some(other) = &state.joined {
+            return other.set_seeds(seeds);
+        }
+        state.seeds = seeds;
+        drop(state);
         self.note_change();
     }
 
@@ -137,39 +153,44 @@ impl FolderControl {
 
     /// Changes how long nothing may arrive for a file.
     pub(in crate::peer) fn set_patience(&self, patience: Option<Duration>) {
-        self.state().patience = Some(patience);
-        self.change_all(|settings| settings.patience = Some(patience));
-        self.note_change();
-    }
-
-    /// How long nothing may arrive for a file, if that was set.
-    pub(super) fn patience(&self) -> Option<Option<Duration>> {
-        self.state().patience
+        self.change(|settings| settings.patience = Some(patience));
     }
 
     /// Adds owners to ask.
     pub(in crate::peer) fn add_owners(&self, owners: Vec<Addr>) {
-        {
-            let mut state = self.state();
-            for owner in &owners {
-                state.owners.retain(|known| known != owner);
-                if state.owners.len() == MAX_ADDED_OWNERS {
-                    state.owners.remove(0);
-                }
-                state.owners.push(owner.clone());
-            }
+        self.change(|settings| settings.add_owners(owners.iter().cloned()));
+    }
+
+    /// Sets how fast the folder may be sent and received. Whoever knows its id sees to that.
+    pub(super) fn set_limits(&self, limits: ContentLimits) {
+        let mut state = self.state();
+        if let Some(other) = &state.joined {
+            return other.set_limits(limits);
         }
-        self.change_all(|settings| settings.add_owners(owners.iter().cloned()));
+        state.settings.limits = Some(limits);
+        drop(state);
         self.note_change();
+    }
+
+    /// What the user has set. It holds for all files.
+    pub(super) fn settings(&self) -> Settings {
+        self.state().settings.clone()
     }
 
     /// The owners that the user has named.
     pub(super) fn owners(&self) -> Vec<Addr> {
-        self.state().owners.clone()
+        self.state().settings.owners().cloned().collect()
     }
 
-    fn change_all(&self, change: impl Fn(&mut Settings)) {
+    fn change(&self, change: impl Fn(&mut Settings)) {
+        let mut state = self.state();
+        if let Some(other) = &state.joined {
+            return other.change(change);
+        }
+        change(&mut state.settings);
+        drop(state);
         self.board.each(|file| file.control.change(&change));
+        self.note_change();
     }
 
     /// What is wanted, and whoever hears of more.
@@ -177,8 +198,43 @@ impl FolderControl {
         self.selection.subscribe()
     }
 
+    /// The part of the folder that is wanted; nothing if it has not all of that.
+    pub(in crate::peer) fn wanted(&self, whole: &FolderIndex) -> Option<FolderIndex> {
+        self.selection.borrow().of(whole).ok()
+    }
+
+    /// All that is wanted, also by others; everything, if there are no paths.
+    pub(super) fn all_wanted(&self) -> Vec<FolderPath> {
+        let mut selection = self.selection.borrow().clone();
+        for paths in self.state().wishes.values() {
+            // Too late: it is as good as complete.
+            let _ = selection.add(paths);
+        }
+        selection.paths().to_vec()
+    }
+
+    /// One that has joined this download wants these paths, or everything if there are none.
+    pub(super) fn wish(self: &Arc<Self>, paths: Vec<FolderPath>) -> Wish {
+        let mut state = self.state();
+        if let Some(other) = &state.joined {
+            return other.wish(paths);
+        }
+        state.wished += 1;
+        let number = state.wished;
+        state.wishes.insert(number, paths);
+        drop(state);
+        self.note_change();
+        Wish {
+            control: Arc::clone(self),
+            number,
+        }
+    }
+
     /// More is wanted. Returns `false` if it is too late for that.
     pub(super) fn want(&self, paths: &[FolderPath]) -> bool {
+        if let Some(other) = &self.state().joined {
+            return other.want(paths);
+        }
         let mut wanted = false;
         self.selection.send_if_modified(|selection| {
             let before = selection.clone();
@@ -206,7 +262,7 @@ impl FolderControl {
     pub(super) fn post(&self, id: ContentId, file: FileDownload) -> Posted<'_> {
         let state = self.state();
         file.control.set_priority(state.priority);
-        if let Some(patience) = state.patience {
+        if let Some(patience) = state.settings.patience {
             file.control
                 .change(|settings| settings.patience = Some(patience));
         }
@@ -233,9 +289,13 @@ impl FolderControl {
         if state.priority > other.priority() {
             other.set_priority(state.priority);
         }
-        if let Some(patience) = state.patience {
+        if let Some(limits) = state.settings.limits {
+            other.set_limits(limits);
+        }
+        if let Some(patience) = state.settings.patience {
             other.set_patience(patience);
         }
+        other.add_owners(state.settings.owners().cloned().collect());
     }
 
     /// This download goes on by itself: the other one has ended.
@@ -246,5 +306,11 @@ impl FolderControl {
     /// Ignores poison: no change under this lock is left half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.control.state().wishes.remove(&self.number);
     }
 }

@@ -14,6 +14,8 @@ pub(super) mod error;
 #[cfg(feature = "file-storage")]
 pub(super) mod fetch;
 #[cfg(feature = "file-storage")]
+pub(super) mod file_log;
+#[cfg(feature = "file-storage")]
 pub(super) mod here;
 mod move_blob;
 #[cfg(feature = "file-storage")]

@@ -1,7 +1,11 @@
 //! What is known of a folder, and of a download of one.
 
 use crate::content::{ContentId, ContentName, FolderIndex};
+#[cfg(feature = "file-storage")]
+use crate::content::{FolderEntry, FolderItem, FolderPath};
 use crate::peer::folders::error::FolderError;
+#[cfg(feature = "file-storage")]
+use crate::peer::folders::file_log::FileLog;
 use crate::peer::swarm::{Progress, StallReason};
 
 /// A folder that is shared, or was downloaded.
@@ -42,6 +46,28 @@ pub struct FolderProgress {
     pub files_found: usize,
 }
 
+/// A file that is wanted of a folder: [`FolderDownload::files`](crate::FolderDownload::files).
+#[cfg(feature = "file-storage")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FolderFile {
+    /// Where it is in the folder.
+    pub path: FolderPath,
+    /// The content id of its bytes. Events of the peer tell of it by this
+    /// ([`PeerEvent`](crate::peer::PeerEvent)).
+    pub id: ContentId,
+    /// Bytes of the file.
+    pub length: u64,
+    /// How many of them are verified.
+    pub verified_bytes: u64,
+    /// Whether it is complete and durable.
+    pub done: bool,
+    /// Whether it did not have to be fetched: an earlier download has left it behind, or
+    /// this peer has it in another place.
+    pub found: bool,
+}
+
 /// The state of the download of a folder.
 #[derive(Debug, Clone, Default)]
 pub(in crate::peer) struct FolderStatus {
@@ -49,6 +75,9 @@ pub(in crate::peer) struct FolderStatus {
     pub(in crate::peer) progress: FolderProgress,
     /// The index of the whole folder, once it is here.
     pub(in crate::peer) index: Option<FolderIndex>,
+    /// The files that are here.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) files: FileLog,
     /// What has arrived for all files together.
     pub(in crate::peer) totals: Progress,
     pub(in crate::peer) paused: bool,
@@ -60,6 +89,14 @@ pub(in crate::peer) struct FolderStatus {
 }
 
 impl FolderStatus {
+    /// The file that is here and came after so many others.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) fn file_done(&self, position: usize) -> Option<FolderFile> {
+        let logged = self.files.get(position)?;
+        let entry = self.index.as_ref()?.entries().get(logged.entry)?;
+        FolderFile::of(entry).map(|file| file.is_done(logged.found))
+    }
+
     /// What its files have together.
     #[cfg(feature = "file-storage")]
     pub(in crate::peer) fn stats(&self) -> Progress {
@@ -70,5 +107,33 @@ impl FolderStatus {
             (stats.rate, stats.owners, stats.links) = (0.0, 0, 0);
         }
         stats
+    }
+}
+
+#[cfg(feature = "file-storage")]
+impl FolderFile {
+    /// A file of which nothing is here, if the entry is one.
+    pub(in crate::peer) fn of(entry: &FolderEntry) -> Option<Self> {
+        let FolderItem::File { id, length, .. } = entry.item else {
+            return None;
+        };
+        Some(Self {
+            path: entry.path.clone(),
+            id,
+            length,
+            verified_bytes: 0,
+            done: false,
+            found: false,
+        })
+    }
+
+    /// The same, when it is here.
+    pub(in crate::peer) fn is_done(self, found: bool) -> Self {
+        Self {
+            verified_bytes: self.length,
+            done: true,
+            found,
+            ..self
+        }
     }
 }

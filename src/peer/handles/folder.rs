@@ -1,5 +1,6 @@
 //! The handle of a download of a folder: await it, watch it, control it, or drop it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::folders::control::FolderControl;
 use crate::peer::folders::error::FolderError;
-use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
+use crate::peer::folders::status::{Folder, FolderFile, FolderProgress, FolderStatus};
 use crate::peer::handles::download::IfTaken;
 use crate::peer::limits::ContentLimits;
 use crate::peer::swarm::{Progress, StallReason};
@@ -39,6 +40,11 @@ pub enum FolderEvent {
     Found(Folder),
     /// How far the download is. Events that are not read merge into the latest.
     Progress(FolderProgress),
+    /// A file is complete and durable. It appears in its place with all that is wanted, so
+    /// nothing is to be read there yet. Comes once for each file that is wanted, however
+    /// late it is read: also for those that need not be fetched, and in a new stream for
+    /// those that were done before.
+    FileDone(FolderFile),
     /// Nothing arrives at present for any of the files that are under way, and why: the
     /// reason of the most of them. The download goes on as long as its handle is held, as
     /// that of a content does ([`DownloadEvent::Stalled`](crate::DownloadEvent::Stalled)).
@@ -275,14 +281,15 @@ impl FolderDownload {
     }
 
     /// The events from now on, after one event for each thing that is known already.
-    /// The stream is bounded: progress that is not read merges into the latest, and
-    /// the last event is never lost. The stream does not keep the download running.
+    /// The stream is bounded: progress that is not read merges into the latest. Neither a
+    /// file that is [done](FolderEvent::FileDone) nor the last event is ever lost. The stream does not keep the download running.
     pub fn events(&self) -> FolderEvents {
         let news = News {
             status: self.status.clone(),
             left: self.left.clone(),
             paused: false,
             found: false,
+            files: 0,
             shown: FolderProgress::default(),
             stall: None,
             ended: false,
@@ -293,6 +300,34 @@ impl FolderDownload {
     /// How far the download is.
     pub fn progress(&self) -> FolderProgress {
         self.status.borrow().progress
+    }
+
+    /// The files that are wanted, in the order of their paths, and how far each is; none
+    /// until the index is here. O(files of the folder).
+    pub fn files(&self) -> Vec<FolderFile> {
+        let status = self.status.borrow().clone();
+        let control = self.control.last();
+        let part = status
+            .index
+            .as_ref()
+            .map(|index| (index, control.wanted(index)));
+        let Some((whole, Some(part))) = part else {
+            return Vec::new();
+        };
+        let logged = status.files.all().into_iter();
+        let done: HashMap<&FolderPath, bool> = logged
+            .filter_map(|file| Some((&whole.entries().get(file.entry)?.path, file.found)))
+            .collect();
+        let wanted = part.entries().iter().filter_map(FolderFile::of);
+        wanted
+            .map(|mut file| match done.get(&file.path) {
+                Some(found) => file.is_done(*found),
+                None => {
+                    file.verified_bytes = control.board.verified_bytes_of(&file.id);
+                    file
+                }
+            })
+            .collect()
     }
 
     /// Why nothing arrives at present for any of the files that are under way; `None` as
@@ -462,6 +497,8 @@ struct News {
     left: CancellationToken,
     paused: bool,
     found: bool,
+    /// How many files that are done were told.
+    files: usize,
     shown: FolderProgress,
     /// The last reason that was told, until the download resumed.
     stall: Option<StallReason>,
@@ -500,7 +537,7 @@ impl News {
     /// What is new in the present status.
     fn take(&mut self) -> Option<FolderEvent> {
         let status = self.status.borrow_and_update().clone();
-        if let Some(folder) = status.folder.filter(|_| !self.found) {
+        if let Some(folder) = status.folder.clone().filter(|_| !self.found) {
             self.found = true;
             return Some(FolderEvent::Found(folder));
         }
@@ -516,6 +553,12 @@ impl News {
             self.stall = status.stall;
             let event = status.stall.map(FolderEvent::Stalled);
             return Some(event.unwrap_or(FolderEvent::Resumed));
+        }
+        if self.found
+            && let Some(file) = status.file_done(self.files)
+        {
+            self.files += 1;
+            return Some(FolderEvent::FileDone(file));
         }
         let has_failed = matches!(status.outcome, Some(Err(_)));
         if self.found && !has_failed && self.shown != status.progress {

@@ -42,7 +42,8 @@ impl Peer {
     /// keep folders.
     ///
     /// A folder that is being downloaded already is not downloaded twice: this handle
-    /// joins that download, which fetches what both want. It has one name and one
+    /// joins that download, which fetches what both want. So does one by the same name as
+    /// another that has not found its folder yet. It has one name and one
     /// directory, as a folder that is here has: another one is
     /// [`FolderError::AlreadyHere`]. One that is paused stays paused, also one that was
     /// restored after a restart: [`resume`](FolderDownload::resume) lets it go on.
@@ -87,22 +88,19 @@ impl Peer {
     /// A handle of the download of a folder that has not ended, also if it waits or is
     /// paused: the same kind of handle as another call of
     /// [`download_folder`](Self::download_folder) gives, but nothing is started. `None` if
-    /// there is no such download, or it was asked for by a name and has not found the
-    /// folder yet.
+    /// there is no such download. A name stands for the only folder that is fetched here and
+    /// has it or, if none has, for the first download that was asked for by it and has not
+    /// found its folder yet.
     ///
     /// The download goes on as long as one of its handles is there, and one that was
     /// [detached](FolderDownload::detach) goes on also when this handle is dropped.
-    pub fn get_folder(&self, id: &ContentId) -> Option<FolderDownload> {
-        let shared = self.shared();
-        let running = shared.running_folders.all();
-        let mut running = running.iter().filter(|running| running.id() == Some(*id));
-        running.find_map(|running| {
-            // Fails if it is cancelled already.
-            let hold = running.holders.join()?;
-            let status = running.status.clone();
-            let control = Arc::clone(&running.control);
-            Some(FolderDownload::new(status, hold, control))
-        })
+    pub fn get_folder(&self, key: impl Into<DownloadKey>) -> Option<FolderDownload> {
+        let key = key.into().check().ok()?;
+        let running = self.shared().running_folders.find(&key)?;
+        // Fails if it is cancelled already.
+        let hold = running.holders.join()?;
+        let (status, control) = (running.status.clone(), Arc::clone(&running.control));
+        Some(FolderDownload::new(status, hold, control))
     }
 
     /// The folders that are fetched, in the order in which they were asked for, and then

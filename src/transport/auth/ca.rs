@@ -70,8 +70,8 @@ impl Ca {
         Self::new(Pem::Value(certificates.as_bytes().into()))
     }
 
-    /// The same in a file. [`Authenticator::reload`](super::Authenticator::reload) reads it
-    /// again.
+    /// The same in a file, of 1 MiB at most.
+    /// [`Authenticator::reload`](super::Authenticator::reload) reads it again.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Self {
         Self::new(Pem::File(path.as_ref().to_owned()))
     }
@@ -92,9 +92,10 @@ impl Ca {
         self
     }
 
-    /// The same in a file. [`Authenticator::reload`](super::Authenticator::reload) reads it
-    /// again. There need not be one before the first certificate is revoked: until there is,
-    /// nothing is revoked by it, and the log says so.
+    /// The same in a file, of 1 MiB at most.
+    /// [`Authenticator::reload`](super::Authenticator::reload) reads it again. There need not
+    /// be one before the first certificate is revoked: until there is, nothing is revoked by
+    /// it, and the log says so.
     #[must_use]
     pub fn revoked_pem_file(mut self, path: impl AsRef<Path>) -> Self {
         self.revoked.push(Pem::File(path.as_ref().to_owned()));

@@ -21,6 +21,22 @@ pub enum AuthSetupError {
         /// Why not.
         source: IoError,
     },
+    /// What should be a file is something else. It is not opened.
+    #[error("{path} is {found}, not a file")]
+    NotAFile {
+        /// Its path.
+        path: PathBuf,
+        /// What it is, in words.
+        found: &'static str,
+    },
+    /// A file is longer than those that are read.
+    #[error("{path} is longer than the {max} bytes that are read of such a file")]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// The longest that is read, in bytes.
+        max: u64,
+    },
     /// Others on this machine can read a file that must be private.
     #[error(
         "{path} is private, and others can read it: its mode is {mode:o}, not 600; \

@@ -43,11 +43,13 @@ impl Identity {
     ///
     /// The file has the private key in PEM (PKCS #8), and the mode 600. It must be of the
     /// user that runs this program, or of root. Who owns a file and who can read it is
-    /// looked at on Unix alone: elsewhere the log says at each reading that it is not.
+    /// looked at on Unix alone: elsewhere the log says at each reading that it is not. Of a
+    /// file 1 MiB is read at most.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: the file cannot be read or made, others can read it, it is of
-    /// somebody else, or there is no key in it.
+    /// [`AuthSetupError`]: the file cannot be read or made, it is no file (but a pipe, for
+    /// instance) or too long, others can read it, it is of somebody else, or there is no key
+    /// in it.
     pub fn load_or_generate(path: impl AsRef<Path>) -> Result<Self, AuthSetupError> {
         let path = path.as_ref();
         if !path.exists() {
@@ -77,8 +79,8 @@ impl Identity {
     /// reads them again. Blocks.
     ///
     /// # Errors
-    /// As those of [`from_pem`](Self::from_pem); and the files cannot be read, or others
-    /// can read that of the key, or own it (on Unix alone).
+    /// As those of [`from_pem`](Self::from_pem); and the files cannot be read, are no files
+    /// or longer than 1 MiB, or others can read that of the key, or own it (on Unix alone).
     pub fn from_pem_files(
         certificates: impl AsRef<Path>,
         key: impl AsRef<Path>,

@@ -1,8 +1,11 @@
-//! Files that only their owner may read: keys and secrets. They are of the user that runs the
-//! program, or of root: anybody else could change them. Where there is no such thing as an
-//! owner and a mode, neither is looked at.
+//! Files that the user has named: certificates, lists, keys and secrets. They are read whole,
+//! up to a bound, and nothing but a file is opened: a pipe would hold up the start.
+//!
+//! Keys and secrets are of the user that runs the program, or of root, and only he may read
+//! them: anybody else could change them. Where there is no such thing as an owner and a mode,
+//! neither is looked at.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,16 +17,17 @@ const MAX_LEN: u64 = 1 << 20;
 
 /// Reads a file that may be public. Blocks.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
-    read_from(path, File::open(path))
+    let (file, _) = open(path)?;
+    read_from(path, file)
 }
 
 /// Reads a private file, and refuses one that others can read or own. Blocks.
 pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
-    let file = File::open(path).map_err(|error| failed(path, error))?;
+    let (file, _metadata) = open(path)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        let metadata = file.metadata().map_err(|error| failed(path, error))?;
+        let metadata = _metadata;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let path = path.to_owned();
@@ -40,7 +44,7 @@ pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
         path = %path.display(),
         "who owns this private file and who can read it is not looked at on this platform"
     );
-    read_from(path, Ok(file))
+    read_from(path, file)
 }
 
 /// Whether a private file may be of this owner, in the eyes of that user.
@@ -51,12 +55,64 @@ fn may_own(owner: u32, user: u32) -> bool {
     owner == ROOT || owner == user
 }
 
-fn read_from(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, AuthSetupError> {
+/// Opens a file, and nothing else, without waiting for anybody. A link to one is one: that is
+/// how the secrets of containers are laid out.
+fn open(path: &Path) -> Result<(File, Metadata), AuthSetupError> {
+    // Opening a device can have side effects, so its kind is checked first.
+    plain(path, fs::metadata(path))?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        // A pipe that appeared since the check cannot block the thread.
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits() as i32);
+    }
+    let file = options.open(path).map_err(|error| failed(path, error))?;
+    let metadata = plain(path, file.metadata())?;
+    Ok((file, metadata))
+}
+
+/// What is known of a file, if it is one.
+fn plain(path: &Path, metadata: io::Result<Metadata>) -> Result<Metadata, AuthSetupError> {
+    let metadata = metadata.map_err(|error| failed(path, error))?;
+    match metadata.is_file() {
+        true => Ok(metadata),
+        false => Err(AuthSetupError::NotAFile {
+            path: path.to_owned(),
+            found: words(metadata.file_type()),
+        }),
+    }
+}
+
+/// What is no file, in words.
+fn words(kind: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+        if kind.is_block_device() || kind.is_char_device() {
+            return "a device";
+        }
+    }
+    match kind.is_dir() {
+        true => "a directory",
+        false => "no file",
+    }
+}
+
+fn read_from(path: &Path, file: File) -> Result<Vec<u8>, AuthSetupError> {
     let mut bytes = Vec::new();
-    let read = file.and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes));
+    let read = file.take(MAX_LEN + 1).read_to_end(&mut bytes);
     read.map_err(|error| failed(path, error))?;
     if bytes.len() as u64 > MAX_LEN {
-        return Err(failed(path, io::ErrorKind::FileTooLarge.into()));
+        let path = path.to_owned();
+        return Err(AuthSetupError::TooLong { path, max: MAX_LEN });
     }
     Ok(bytes)
 }
@@ -114,6 +170,72 @@ fn failed(path: &Path, error: io::Error) -> AuthSetupError {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    fn opened(path: &Path) -> [Result<Vec<u8>, AuthSetupError>; 2] {
+        [read(path), read_private(path)]
+    }
+
+    fn write(path: &Path, bytes: &[u8]) {
+        let _ = fs::remove_file(path);
+        write_new(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let made = rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            mode,
+            0,
+        );
+        made.unwrap();
+        std::os::unix::fs::symlink(at("pipe"), at("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for (path, found) in [
+            (at("pipe"), "a pipe"),
+            (at("link"), "a pipe"),
+            (at("socket"), "a socket"),
+            (dir.path().to_owned(), "a directory"),
+            ("/dev/zero".into(), "a device"),
+        ] {
+            for read in opened(&path) {
+                let path = path.clone();
+                assert_eq!(read, Err(AuthSetupError::NotAFile { path, found }));
+            }
+        }
+        // A link to a file is as good as the file.
+        write(&at("file"), b"key");
+        std::os::unix::fs::symlink(at("file"), at("to file")).unwrap();
+        for read in opened(&at("to file")) {
+            assert_eq!(read, Ok(b"key".to_vec()));
+        }
+        assert!(opened(&at("none")).iter().all(|read| {
+            let error = read.as_ref().unwrap_err();
+            error.is_missing()
+        }));
+    }
+
+    #[test]
+    fn file_is_read_whole_up_to_the_bound_that_is_documented() {
+        assert_eq!(MAX_LEN, 1 << 20);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long");
+        let mut bytes = vec![b'x'; MAX_LEN as usize];
+        write(&path, &bytes);
+        for read in opened(&path) {
+            assert_eq!(read.as_ref(), Ok(&bytes));
+        }
+        bytes.push(b'x');
+        write(&path, &bytes);
+        for read in opened(&path) {
+            let (path, max) = (path.clone(), MAX_LEN);
+            assert_eq!(read, Err(AuthSetupError::TooLong { path, max }));
+        }
+    }
 
     #[test]
     fn private_file_is_of_its_user_or_of_root() {

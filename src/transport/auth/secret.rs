@@ -68,11 +68,12 @@ impl Secret {
 
     /// Reads a secret from a file that only its owner can read, who is the user that runs
     /// this program, or root. Both are looked at on Unix alone: elsewhere the log says at
-    /// each reading that they are not. Blocks.
+    /// each reading that they are not. Blocks, but does not wait for what is no file, as a
+    /// pipe: that is an error.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: the file cannot be read, others can read it, it is of somebody
-    /// else, or there is no secret in it.
+    /// [`AuthSetupError`]: the file cannot be read, it is no file or longer than 1 MiB, others
+    /// can read it, it is of somebody else, or there is no secret in it.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, AuthSetupError> {
         let path = path.as_ref();
         let bytes = read_private(path)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::error::FolderError;
+use super::super::file_log::{FileLog, LoggedFile};
 use super::super::obtain::{Obtain, Obtained};
 use super::super::status::FolderProgress;
 use crate::content::{
@@ -26,21 +27,43 @@ pub(super) struct Wanted {
 }
 
 /// The files that are done.
-#[derive(Default)]
 pub(super) struct Done {
     pub(super) progress: FolderProgress,
     pub(super) blobs: HashMap<ContentId, Arc<dyn Blob>>,
     /// Those that did not have to be fetched.
     found: HashSet<ContentId>,
-    /// How often each file that is missing occurs.
-    repeats: HashMap<ContentId, usize>,
+    /// Where each file that is missing is to be: the numbers of its entries in the folder.
+    places: HashMap<ContentId, Vec<usize>>,
+    log: FileLog,
 }
 
 impl Done {
-    /// This is wanted, and that of it is not in its place.
-    pub(super) fn want(&mut self, part: &FolderIndex, missing: &FolderIndex) {
+    /// Nothing so far, but what is in the log.
+    pub(super) fn new(log: FileLog) -> Self {
+        Self {
+            progress: FolderProgress::default(),
+            blobs: HashMap::new(),
+            found: HashSet::new(),
+            places: HashMap::new(),
+            log,
+        }
+    }
+
+    /// This is wanted of the whole folder, and that of it is not in its place.
+    pub(super) fn want(
+        &mut self,
+        whole: &FolderIndex,
+        (part, missing): (&FolderIndex, &FolderIndex),
+    ) {
         let ((files, length), (missing_files, missing_length)) = (part.size(), missing.size());
-        self.repeats = repeats(missing);
+        self.places = places(whole, missing);
+        let lacking: HashSet<usize> = self.places.values().flatten().copied().collect();
+        for entry in places(whole, part).into_values().flatten() {
+            if !lacking.contains(&entry) {
+                let found = true;
+                self.log.add(LoggedFile { entry, found });
+            }
+        }
         self.progress = FolderProgress {
             files,
             length,
@@ -49,16 +72,17 @@ impl Done {
             verified_bytes: length - missing_length,
         };
         for (id, blob) in &self.blobs {
-            let times = self.repeats.get(id).copied().unwrap_or_default();
+            let found = self.found.contains(id);
+            let times = self.note(id, found);
             self.progress.files_done += times;
             self.progress.verified_bytes += blob.length() * times as u64;
-            self.progress.files_found += if self.found.contains(id) { times } else { 0 };
+            self.progress.files_found += if found { times } else { 0 };
         }
     }
 
     /// A file is here.
     pub(super) fn got(&mut self, file: &Wanted, got: &Obtained) {
-        let times = self.repeats.get(&file.id).copied().unwrap_or_default();
+        let times = self.note(&file.id, got.found.is_some());
         self.progress.files_done += times;
         self.progress.verified_bytes += file.length * times as u64;
         if got.found.is_some() {
@@ -66,6 +90,15 @@ impl Done {
             self.progress.files_found += times;
         }
         self.blobs.insert(file.id, got.blob.now());
+    }
+
+    /// A file that was missing is here. Returns how often it occurs.
+    fn note(&self, id: &ContentId, found: bool) -> usize {
+        let places = self.places.get(id).map_or(&[][..], Vec::as_slice);
+        for &entry in places {
+            self.log.add(LoggedFile { entry, found });
+        }
+        places.len()
     }
 }
 
@@ -126,15 +159,18 @@ pub(super) fn wanted(shared: &PeerShared, part: &FolderIndex) -> Vec<Wanted> {
     wanted
 }
 
-/// How often each file occurs.
-fn repeats(part: &FolderIndex) -> HashMap<ContentId, usize> {
-    let mut repeats = HashMap::new();
+/// Where each file of a part is in the whole folder: the numbers of its entries.
+fn places(whole: &FolderIndex, part: &FolderIndex) -> HashMap<ContentId, Vec<usize>> {
+    let mut places: HashMap<_, Vec<usize>> = HashMap::new();
+    let all = whole.entries();
     for entry in part.entries() {
-        if let FolderItem::File { id, .. } = entry.item {
-            *repeats.entry(id).or_default() += 1;
+        if let FolderItem::File { id, .. } = entry.item
+            && let Ok(number) = all.binary_search_by(|other| other.path.cmp(&entry.path))
+        {
+            places.entry(id).or_default().push(number);
         }
     }
-    repeats
+    places
 }
 
 /// Fails at once if what is not here yet does not fit. A file that is here may take no

@@ -2,6 +2,7 @@
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::folders::error::FolderError;
+use crate::peer::folders::status::Folder;
 use crate::peer::shared::PeerShared;
 use crate::protocol::Found;
 
@@ -36,4 +37,16 @@ pub(super) fn names(
         }
     };
     Ok(Names { stored, listed })
+}
+
+/// The folder, if it has the name that is wanted: it has one name here, and is not copied
+/// to another.
+pub(super) fn has_name(
+    folder: Folder,
+    wanted: Option<&ContentName>,
+) -> Result<Folder, FolderError> {
+    match wanted {
+        Some(name) if *name != folder.name => Err(FolderError::AlreadyHere { id: folder.id }),
+        _ => Ok(folder),
+    }
 }
