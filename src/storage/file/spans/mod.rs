@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::blocking::{run, run_on};
 use layout::Layout;
-pub(crate) use layout::SpannedFile;
+pub(crate) use layout::{SpannedFile, SpannedLink};
 use tree::SpannedTree;
 
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
@@ -22,6 +22,7 @@ use crate::storage::{Blob, Partial, Storage, StorageError, WriteJob, check_range
 pub(crate) struct SpannedStorage {
     root: PathBuf,
     files: Arc<[SpannedFile]>,
+    links: Arc<[SpannedLink]>,
     length: u64,
     overwrites: bool,
 }
@@ -35,14 +36,22 @@ impl SpannedStorage {
         Self {
             root,
             files: files.into(),
+            links: Arc::default(),
             length,
             overwrites,
         }
     }
 
+    /// The same with these links beside the files. They are made when all is complete.
+    pub(crate) fn links(mut self, links: Vec<SpannedLink>) -> Self {
+        self.links = links.into();
+        self
+    }
+
     fn layout(&self) -> Layout {
         Layout {
             files: self.files.to_vec(),
+            links: self.links.to_vec(),
             length: self.length,
         }
     }
@@ -326,6 +335,45 @@ mod tests {
         }
         partial.blob.finish().await.unwrap();
         assert_eq!(fs::read(root.path().join("t/99")).unwrap(), [7; 1000]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn links_are_made_when_all_is_there_and_replace_nothing() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let link = |path: &str, target: &str| SpannedLink {
+            path: path.parse().unwrap(),
+            target: target.to_owned(),
+        };
+        let links = vec![link("t/l", "sub/b"), link("t/new/l", "../a")];
+        let storage = |overwrites| storage(root.path(), overwrites).links(links.clone());
+        let taken = root.path().join("t/l");
+        fs::create_dir(root.path().join("t")).unwrap();
+        fs::write(&taken, "mine").unwrap();
+        for overwrites in [false, true] {
+            let refused = create(&storage(overwrites)).await.map(|_| ());
+            assert!(
+                matches!(refused, Err(StorageError::Exists { .. })),
+                "{refused:?}"
+            );
+        }
+        fs::remove_file(&taken).unwrap();
+        std::os::unix::fs::symlink("a", &taken).unwrap();
+        let refused = create(&storage(false)).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::Exists { .. })),
+            "{refused:?}"
+        );
+        for _ in 0..2 {
+            let partial = create(&storage(true)).await.unwrap();
+            for chunk in 0..3 {
+                write(&partial, chunk).await.unwrap();
+            }
+            partial.blob.finish().await.unwrap();
+            assert_eq!(fs::read_link(&taken).unwrap(), Path::new("sub/b"));
+            let second = root.path().join("t/new/l");
+            assert_eq!(fs::read(second).unwrap(), bytes[..LEN as usize + 5]);
+        }
     }
 
     #[cfg(unix)]

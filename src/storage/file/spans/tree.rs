@@ -3,7 +3,7 @@
 //! As long as the content is not complete, each of its files has [`PART`] behind its name.
 //! When all are complete they are made durable, and get their own names. What has the name
 //! of a file already is taken for that file, and is read; it is changed only if the user
-//! wants that.
+//! wants that. Symbolic links are made at the end, when what they refer to is there.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::TryLockError;
@@ -17,7 +17,7 @@ use super::super::dir::{DataFile, Dir};
 use super::super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::stamp::Stamp;
-use super::layout::{Layout, Part, SpannedFile, cut};
+use super::layout::{Layout, Part, SpannedFile, SpannedLink, cut};
 use crate::content::{Bitfield, ContentId, FolderPath, Geometry};
 use crate::storage::StorageError;
 
@@ -97,6 +97,9 @@ impl SpannedTree {
         for (number, has) in has.iter_mut().enumerate() {
             *has = tree.prepare(number)?;
         }
+        for link in &tree.layout.links {
+            tree.check_link(link)?;
+        }
         let is_unfinished = |state: &State| *state == State::Unfinished;
         let first = tree.files().states.iter().position(is_unfinished);
         tree.lock = first.map(|first| tree.lock(first)).transpose()?;
@@ -130,7 +133,7 @@ impl SpannedTree {
                 return Err(refused("opening", &path, Refused::Kind(found.kind)));
             }
             if found.stat.len != len && !self.overwrites {
-                return Err(self.exists(number));
+                return Err(self.exists(&self.layout.files[number].path));
             }
             if found.stat.len != len {
                 let opened = dir.open_or_create(file.path.name());
@@ -150,6 +153,41 @@ impl SpannedTree {
             set.map_err(|e| failed_to_store("creating", &path, len, e))?;
         }
         Ok(before > 0)
+    }
+
+    /// Checks that nothing else is where a link is to be.
+    fn check_link(&self, link: &SpannedLink) -> Result<(), StorageError> {
+        let path = self.root.join(link.path.as_str());
+        let dir = self.folder_of(&link.path, true)?;
+        let found = dir.look(link.path.name().as_ref());
+        match found.map_err(|e| failed("examining", &path, e))? {
+            None => Ok(()),
+            Some(found) if found.kind == EntryKind::Link => {
+                match self.overwrites || says(&dir, link) {
+                    true => Ok(()),
+                    false => Err(self.exists(&link.path)),
+                }
+            }
+            // It is never replaced: it may have something in it.
+            Some(_) => Err(self.exists(&link.path)),
+        }
+    }
+
+    /// Makes a link, unless it is there.
+    fn finish_link(&self, link: &SpannedLink) -> Result<(), StorageError> {
+        let path = self.root.join(link.path.as_str());
+        let finishing = |e| failed("creating", &path, e);
+        self.check_link(link)?;
+        let dir = self.folder_of(&link.path, true)?;
+        if says(&dir, link) {
+            return Ok(());
+        }
+        match dir.remove(link.path.name()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(finishing(e)),
+            _ => {}
+        }
+        dir.make_link(link.path.name(), &link.target)
+            .map_err(finishing)
     }
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
@@ -225,7 +263,7 @@ impl SpannedTree {
             return Ok(());
         }
         if !self.overwrites {
-            return Err(self.exists(number));
+            return Err(self.exists(&self.layout.files[number].path));
         }
         let dir = self.folder_of(&file.path, false)?;
         let opened = dir.open_or_create(file.path.name());
@@ -254,11 +292,11 @@ impl SpannedTree {
                 continue;
             }
             self.finish_file(number)?;
-            let mut folder = file.path.parent();
-            while let Some(path) = folder {
-                folder = path.parent();
-                folders.insert(path.to_string());
-            }
+            put_parents(&mut folders, &file.path);
+        }
+        for link in &self.layout.links {
+            self.finish_link(link)?;
+            put_parents(&mut folders, &link.path);
         }
         let syncing =
             |path: &Path, done: io::Result<()>| done.map_err(|e| failed("syncing", path, e));
@@ -308,7 +346,7 @@ impl SpannedTree {
             renamed => renamed,
         };
         renamed.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => self.exists(number),
+            io::ErrorKind::AlreadyExists => self.exists(&self.layout.files[number].path),
             _ => failed("finishing", &self.path_of(file), e),
         })
     }
@@ -346,11 +384,10 @@ impl SpannedTree {
                     Err(e) => return Err(failing(e)),
                 }
             }
-            let mut folder = parent;
-            while let Some(path) = folder {
-                folder = path.parent();
-                folders.insert(path.to_string());
-            }
+            put_parents(&mut folders, &file.path);
+        }
+        for link in &layout.links {
+            put_parents(&mut folders, &link.path);
         }
         for folder in folders.iter().rev() {
             let (parent, name) = folder.rsplit_once('/').unwrap_or(("", folder));
@@ -452,8 +489,7 @@ impl SpannedTree {
         self.root.join(file.path.as_str())
     }
 
-    fn exists(&self, number: usize) -> StorageError {
-        let path = &self.layout.files[number].path;
+    fn exists(&self, path: &FolderPath) -> StorageError {
         let name = path.name().parse();
         StorageError::Exists {
             name: name.unwrap_or_else(|_| self.id.into()),
@@ -464,6 +500,21 @@ impl SpannedTree {
     /// Ignores poison: no change under this lock is left half done.
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a link is there, and says what it should.
+fn says(dir: &Dir, link: &SpannedLink) -> bool {
+    let said = dir.read_link(link.path.name().as_ref());
+    said.is_ok_and(|said| said == *link.target)
+}
+
+/// Notes all folders that something lies in.
+fn put_parents(folders: &mut BTreeSet<String>, path: &FolderPath) {
+    let mut folder = path.parent();
+    while let Some(path) = folder {
+        folder = path.parent();
+        folders.insert(path.to_string());
     }
 }
 
