@@ -1,7 +1,6 @@
 //! Torrents that are fetched by a magnet link.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -286,7 +285,7 @@ async fn unknown_torrent_is_listed_paused_and_cancelled() {
     while !matches!(events.next().await, Some(DownloadEvent::Paused)) {}
     assert_eq!(fetcher.list()[0].state, ContentState::Paused);
     download.download().resume();
-    while !matches!(events.next().await, Some(DownloadEvent::Resumed)) {}
+    while !matches!(events.next().await, Some(DownloadEvent::Unpaused)) {}
     assert_eq!(fetcher.list()[0].state, ContentState::Looking);
     assert_eq!(download.metainfo(), None);
     download.download().cancel();
