@@ -8,7 +8,12 @@
 //!     seed folder.torrent --in . --listen 127.0.0.1:6881
 //! cargo run --release --features bittorrent --example torrent -- \
 //!     fetch folder.torrent --out downloads --peer 127.0.0.1:6881
+//! cargo run --release --features bittorrent --example torrent -- \
+//!     fetch 'magnet:?xt=urn:btih:…' --out downloads --save folder.torrent
 //! ```
+//!
+//! `show` ends with a magnet link. `fetch` takes one instead of a torrent file; the file can
+//! be saved when peers have sent what is in it.
 //!
 //! `seed` prints `listening <address>` and, when all is verified, `seeding <info hash>`; it
 //! ends on Ctrl-C. `fetch` ends with `complete <info hash> <bytes> bytes in <seconds> s`; with
@@ -23,7 +28,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::bittorrent::{
-    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
+    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
+    TorrentSessionConfig,
 };
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::storage::open_file;
@@ -80,12 +86,16 @@ enum Command {
     },
     /// Fetches a torrent into a directory.
     Fetch {
-        torrent: PathBuf,
+        /// A torrent file, or a magnet link.
+        torrent: String,
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Goes on sharing it.
         #[arg(long)]
         seed: bool,
+        /// Where to save the torrent file.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
         #[command(flatten)]
         network: Network,
     },
@@ -151,13 +161,23 @@ async fn run(command: Command) -> Outcome<()> {
             torrent,
             directory,
             network,
-        } => share(&read(&torrent).await?, &directory, network, true, "seeding").await,
+        } => {
+            let torrent = Torrent::File(read(&torrent).await?);
+            share(torrent, &directory, network, true, ("seeding", None)).await
+        }
         Command::Fetch {
             torrent,
             out,
             seed,
+            save,
             network,
-        } => share(&read(&torrent).await?, &out, network, seed, "complete").await,
+        } => {
+            let torrent = match torrent.starts_with("magnet:") {
+                true => Torrent::Magnet(torrent.parse()?),
+                false => Torrent::File(read(torrent.as_ref()).await?),
+            };
+            share(torrent, &out, network, seed, ("complete", save)).await
+        }
     }
 }
 
@@ -236,7 +256,7 @@ fn show(metainfo: &Metainfo) -> Outcome<()> {
     for file in files.filter(|file| !file.is_padding()) {
         print_line(format_args!("{:>12} {}", file.length(), file.path()))?;
     }
-    Ok(())
+    print_line(format_args!("{}", Magnet::of(metainfo)))
 }
 
 /// A peer for torrents only.
@@ -260,12 +280,18 @@ async fn verify(metainfo: &Metainfo, directory: &Path) -> Outcome<()> {
     outcome.map(|_| ()).map_err(Into::into)
 }
 
+/// What is fetched and shared.
+enum Torrent {
+    File(Metainfo),
+    Magnet(Magnet),
+}
+
 async fn share(
-    metainfo: &Metainfo,
+    torrent: Torrent,
     directory: &Path,
     network: Network,
     stays: bool,
-    done: &str,
+    (done, save): (&str, Option<PathBuf>),
 ) -> Outcome<()> {
     let interrupted = interrupt()?;
     let peer = peer(network.patience.map(Duration::from_secs)).await?;
@@ -279,13 +305,28 @@ async fn share(
         options = options.peer(addr);
     }
     let begun = Instant::now();
-    let mut download = session.add(metainfo, options)?;
     let outcome = tokio::select! {
         outcome = async {
+            let (mut download, metainfo) = match torrent {
+                Torrent::File(metainfo) => (session.add(&metainfo, options)?, metainfo),
+                Torrent::Magnet(magnet) => {
+                    let mut magnet = session.add_magnet(&magnet, options)?;
+                    match magnet.known().await {
+                        Some(metainfo) => {
+                            print_line(format_args!("known {}", hash(&metainfo)))?;
+                            (magnet.into_download(), metainfo)
+                        }
+                        None => return magnet.await.map(|_| ()).map_err(Into::into),
+                    }
+                }
+            };
+            if let Some(path) = save {
+                fs::write(path, metainfo.to_bytes())?;
+            }
             follow(&download, |_| Ok(())).await?;
             let content = (&mut download).await?;
             let seconds = begun.elapsed().as_secs_f64();
-            let (hash, length) = (hash(metainfo), content.length);
+            let (hash, length) = (hash(&metainfo), content.length);
             print_line(format_args!("{done} {hash} {length} bytes in {seconds:.2} s"))?;
             if stays {
                 std::future::pending::<()>().await;

@@ -318,6 +318,15 @@ pub enum DownloadError {
         /// What the storage says.
         source: StorageError,
     },
+    /// The torrent of a magnet link cannot be fetched.
+    #[cfg(feature = "bittorrent")]
+    #[error("the torrent {id} cannot be fetched: {source}")]
+    Torrent {
+        /// The content.
+        id: ContentId,
+        /// Why not.
+        source: crate::bittorrent::TorrentError,
+    },
     /// It was cancelled, or its handle was dropped.
     #[error("the download was cancelled")]
     Cancelled,
@@ -480,6 +489,8 @@ impl DownloadError {
             Self::Storage { source, .. }
             | Self::Directory { source, .. }
             | Self::Existing { source, .. } => source.advice(),
+            #[cfg(feature = "bittorrent")]
+            Self::Torrent { .. } => Advice::AskUser,
             Self::Cancelled | Self::ShutDown => Advice::GiveUp,
         }
     }

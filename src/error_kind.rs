@@ -35,12 +35,12 @@ pub trait ErrorKind {
 }
 
 macro_rules! kinds {
-    ($error:ty { $($variant:ident => $kind:literal),+ $(,)? }
+    ($error:ty { $($(#[$only:meta])? $variant:ident => $kind:literal),+ $(,)? }
      causes { $($cause:pat => $source:ident),* $(,)? }) => {
         impl ErrorKind for $error {
             fn kind(&self) -> &'static str {
                 match self {
-                    $(Self::$variant { .. } => $kind,)+
+                    $($(#[$only])? Self::$variant { .. } => $kind,)+
                 }
             }
 
@@ -110,6 +110,7 @@ kinds!(DownloadError {
     TooLarge => "too_large",
     Writer => "writer",
     Storage => "storage",
+    #[cfg(feature = "bittorrent")] Torrent => "torrent",
     Cancelled => "cancelled",
     ShutDown => "shut_down",
 } causes {

@@ -7,8 +7,9 @@
 //! bits. Nothing is allocated by a length that the input claims.
 //!
 //! Programs that are in use send dictionaries that are out of order: some trackers, and
-//! some peers in their extension handshake. `canonical` puts them in order, and is for
-//! such messages only: what is hashed is read as it is.
+//! some peers in their extension handshake. `canonical` puts them in order. So do some
+//! that make torrent files, and every other program reads these: `sorted` does as well. What
+//! is hashed are the bytes as they came.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -195,6 +196,37 @@ pub(crate) fn read<'a, T, E: From<BencodeError>>(
 
 fn decoder(bytes: &[u8]) -> Decoder<'_> {
     Decoder::new(bytes).with_max_depth(MAX_BENCODE_DEPTH)
+}
+
+/// The same value with the keys of its dictionaries in order. They may come in any order;
+/// in everything else the bytes have to be one value in canonical form, so a key may not
+/// occur twice. `max` bounds their number.
+pub(crate) fn sorted(bytes: &[u8], max: usize) -> Result<Cow<'_, [u8]>, BencodeError> {
+    match read(bytes, max, |_| Ok::<_, BencodeError>(())) {
+        Err(refused @ BencodeError::Malformed { .. }) => match canonical(bytes, max) {
+            // What is left out of a canonical form should not have been there: a second
+            // value of a key, a zero before a number, something behind the value.
+            Ok((value, [])) if value.len() == bytes.len() => Ok(value),
+            _ => Err(refused),
+        },
+        read => read.map(|()| bytes.into()),
+    }
+}
+
+/// The value of a key in a dictionary, exactly as it is written there, wherever it comes.
+pub(crate) fn written_value<'a>(dict: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = dict.strip_prefix(b"d")?;
+    let mut skipped = Vec::new();
+    while !take_end(&mut rest) {
+        let found = take_string(&mut rest).ok()?;
+        let from = rest;
+        skipped.clear();
+        put_in_order(&mut rest, 1, &mut skipped).ok()?;
+        if found == key {
+            return from.get(..from.len() - rest.len());
+        }
+    }
+    None
 }
 
 /// The first value of the bytes in canonical form, and what follows it. Keys may be out
@@ -461,6 +493,42 @@ mod tests {
         ] {
             assert_eq!(in_order(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn keys_may_be_unsorted_and_nothing_else_may_differ() {
+        let put = |text: &str| {
+            let value = sorted(text.as_bytes(), 999)?.into_owned();
+            Ok::<_, BencodeError>(String::from_utf8(value).unwrap_or_default())
+        };
+        for (text, value) in [
+            ("d1:ai1e1:bi2ee", "d1:ai1e1:bi2ee"),
+            ("d1:bi2e1:ai1ee", "d1:ai1e1:bi2ee"),
+            ("d1:bld1:z0:1:y0:eee", "d1:bld1:y0:1:z0:eee"),
+        ] {
+            assert_eq!(put(text).as_deref(), Ok(value));
+        }
+        for text in [
+            "d1:bi2e1:ai1e1:ai1ee",
+            "d1:bi2e1:ai1e1:ai2ee",
+            "d1:bi02e1:ai1ee",
+            "d1:bi-0e1:ai1ee",
+            "d01:bi2e1:ai1ee",
+            "d1:bi2e1:ai1eei1e",
+            "d1:bi2e1:ai1e",
+            "d1:bi2e1:ae",
+        ] {
+            assert!(put(text).is_err(), "{text}");
+        }
+        assert!(matches!(
+            sorted(b"d1:bi2e1:ai1ee", 9),
+            Err(BencodeError::TooLong { .. })
+        ));
+        let dict = b"d1:bd1:zi1e1:yi2ee1:ai1ee";
+        assert_eq!(written_value(dict, b"b"), Some(&b"d1:zi1e1:yi2ee"[..]));
+        assert_eq!(written_value(dict, b"a"), Some(&b"i1e"[..]));
+        assert_eq!(written_value(dict, b"c"), None);
+        assert_eq!(written_value(b"le", b"c"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::metainfo::MAX_FILES;
+use super::metainfo::{MAX_FILES, Metainfo};
 use super::percent::{decode, encode, pairs};
 use super::{InfoHashV1, InfoHashV2, ParseInfoHashError};
 use crate::protocol::Addr;
@@ -86,6 +86,28 @@ pub enum MagnetError {
 }
 
 impl Magnet {
+    /// A link to this torrent, with its trackers and web servers.
+    ///
+    /// ```
+    /// use bt_lite::bittorrent::{Magnet, MetainfoBuilder};
+    ///
+    /// let made = MetainfoBuilder::file("a", 5)?.build(|_| Ok(&b"hello"[..]))?;
+    /// let magnet = Magnet::of(&made);
+    /// assert_eq!((magnet.v1, magnet.name.as_deref()), (made.info_hash_v1(), Some("a")));
+    /// assert_eq!(magnet.to_string().parse(), Ok(magnet));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of(metainfo: &Metainfo) -> Self {
+        Self {
+            v1: metainfo.info_hash_v1(),
+            v2: metainfo.info_hash_v2(),
+            name: Some(metainfo.name().to_owned()),
+            trackers: metainfo.trackers().concat(),
+            web_seeds: metainfo.web_seeds().to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// The info hash that handshakes and trackers know the torrent by: of v1 if it has one.
     pub fn info_hash(&self) -> Option<InfoHashV1> {
         self.v1.or(self.v2.as_ref().map(InfoHashV2::truncated))

@@ -20,7 +20,9 @@ mod percent;
 pub mod tracker;
 pub mod wire;
 
-pub use crate::peer::{TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig};
+pub use crate::peer::{
+    MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,
+};
 pub use info_hash::{InfoHashV1, InfoHashV2, ParseInfoHashError};
 pub use magnet::{Magnet, MagnetError};
 pub use metainfo::{Metainfo, MetainfoBuilder, MetainfoError, MetainfoFormat, TorrentFile};

@@ -13,7 +13,7 @@ pub(crate) fn leaf(block: &[u8]) -> Hash {
     Sha256::digest(block).into()
 }
 
-fn parent(left: &Hash, right: &Hash) -> Hash {
+pub(crate) fn parent(left: &Hash, right: &Hash) -> Hash {
     let hash = Sha256::new().chain_update(left).chain_update(right);
     hash.finalize().into()
 }

@@ -63,4 +63,6 @@ pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};
 #[cfg(feature = "bittorrent")]
-pub use torrents::{TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig};
+pub use torrents::{
+    MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,
+};

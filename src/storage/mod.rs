@@ -49,7 +49,7 @@ pub(crate) use file::{
 #[cfg(feature = "file-storage")]
 pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
 #[cfg(feature = "bittorrent")]
-pub(crate) use file::{SpannedFile, SpannedStorage};
+pub(crate) use file::{SpannedFile, SpannedLink, SpannedStorage};
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]

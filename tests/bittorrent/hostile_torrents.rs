@@ -1,7 +1,7 @@
 //! Torrents that mean harm, or do not fit together: each is refused, and says why.
 
 use bt_lite::bittorrent::metainfo::{MAX_INFO_LEN, MAX_METAINFO_LEN};
-use bt_lite::bittorrent::{Metainfo, MetainfoError};
+use bt_lite::bittorrent::{InfoHashV1, InfoHashV2, Metainfo, MetainfoError};
 use bt_lite::content::{FolderIndexError, LinkTargetError};
 
 use crate::reference::{TORRENTS, torrent};
@@ -374,5 +374,34 @@ fn truncated_torrent_is_refused_at_each_length() {
                 "{len} of {name}"
             );
         }
+    }
+}
+
+#[test]
+fn unsorted_keys_are_read_and_hashed_as_they_came() {
+    for (name, _) in TORRENTS {
+        let sorted = Metainfo::from_bytes(torrent(name)).unwrap();
+        let mut value = Value::parse(torrent(name));
+        let unsorted = value.encode_reversed();
+        let info = value.at("info").encode_reversed();
+        let read = Metainfo::from_bytes(&unsorted).unwrap();
+        assert_eq!(read.info_bytes(), &info);
+        let v1 = sorted.info_hash_v1().map(|_| InfoHashV1::of(&info));
+        let v2 = sorted.info_hash_v2().map(|_| InfoHashV2::of(&info));
+        assert_eq!((read.info_hash_v1(), read.info_hash_v2()), (v1, v2));
+        assert_eq!(read.files(), sorted.files());
+        assert_eq!(read.trackers(), sorted.trackers());
+        for piece in 0..read.pieces() {
+            assert_eq!(read.piece_hash_v1(piece), sorted.piece_hash_v1(piece));
+            assert_eq!(read.piece_root(piece), sorted.piece_root(piece));
+        }
+        assert_eq!(Metainfo::from_bytes(&read.to_bytes()), Ok(read.clone()));
+        let alone = Metainfo::from_info(&info).unwrap();
+        assert_eq!(alone.files(), sorted.files());
+        // Of a key that comes twice, one program takes the first value and another the last.
+        let doubled = [b"d4:infode", &unsorted[1..]].concat();
+        assert_error!(Metainfo::from_bytes(&doubled), MetainfoError::Bencode(_));
+        let doubled = [b"d4:name1:x", &info[1..]].concat();
+        assert_error!(Metainfo::from_info(&doubled), MetainfoError::Bencode(_));
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn session(peer: &Peer) -> TorrentSession {
     TorrentSession::start(peer, config).await.unwrap()
 }
 
-fn addr(session: &TorrentSession) -> SocketAddr {
+pub(crate) fn addr(session: &TorrentSession) -> SocketAddr {
     session.local_addr().unwrap().socket_addr().unwrap()
 }
 
@@ -199,6 +199,76 @@ async fn torrent_is_listed_limited_paused_and_read_like_any_download() {
     let files = FILES.iter().flat_map(|(path, len)| bytes(path, *len));
     assert!(first.into_iter().chain(rest).eq(files));
     check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+/// Gives a file other bytes that nobody can tell by its stamp.
+fn change_secretly(path: &Path) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[tokio::test]
+async fn torrent_is_not_verified_again_after_a_restart_unless_its_files_changed() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let owner = peer().await;
+    let seeds = session(&owner).await;
+    let _seeded = seeds.add(&metainfo, TorrentOptions::new().directory(here.path()));
+    let into = || TorrentOptions::new().directory(there.path());
+    let fetcher = peer().await;
+    let fetches = session(&fetcher).await;
+    let fetched = fetches.add(&metainfo, into().peer(addr(&seeds))).unwrap();
+    fetched.await.unwrap();
+    fetcher.shutdown().await;
+    // Nobody reads this, so nobody notices.
+    let large = there.path().join("folder/c/d/large");
+    change_secretly(&large);
+    let again = peer().await;
+    let shares = session(&again).await;
+    shares.add(&metainfo, into()).unwrap().await.unwrap();
+    again.shutdown().await;
+    let touched = fs::File::options().write(true).open(&large).unwrap();
+    touched.set_modified(std::time::SystemTime::now()).unwrap();
+    let third = peer().await;
+    let fetches = session(&third).await;
+    let options = into().peer(addr(&seeds)).overwrite(true);
+    let mut mended = fetches.add(&metainfo, options).unwrap();
+    (&mut mended).await.unwrap();
+    assert_eq!(mended.progress().downloaded, PIECE_LEN.into());
+    check_files(there.path());
+    owner.shutdown().await;
+    third.shutdown().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn symbolic_links_of_a_torrent_are_made() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let builder = MetainfoBuilder::folder("folder").unwrap();
+    let builder = builder.add("b".parse().unwrap(), 100_000);
+    let builder = builder.add_symlink("a/link".parse().unwrap(), "b".parse().unwrap());
+    let metainfo = builder.build(|_| fs::File::open(here.path().join("folder/b")));
+    let metainfo = metainfo.unwrap();
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let options = TorrentOptions::new().directory(there.path());
+    let options = options.peer(addr(&seeds));
+    fetches.add(&metainfo, options).unwrap().await.unwrap();
+    for root in [here, there] {
+        let link = root.path().join("folder/a/link");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("../b"));
+        assert_eq!(fs::read(link).unwrap(), bytes("b", 100_000));
+    }
     owner.shutdown().await;
     fetcher.shutdown().await;
 }

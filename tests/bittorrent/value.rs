@@ -18,19 +18,31 @@ impl Value {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        self.encode_by(false)
+    }
+
+    /// The same with the keys of all dictionaries in the reverse order.
+    pub(crate) fn encode_reversed(&self) -> Vec<u8> {
+        self.encode_by(true)
+    }
+
+    fn encode_by(&self, reversed: bool) -> Vec<u8> {
         let string = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes].concat();
         match self {
             Self::Int(int) => format!("i{int}e").into_bytes(),
             Self::Bytes(bytes) => string(bytes),
             Self::List(items) => {
-                let items: Vec<_> = items.iter().map(Self::encode).collect();
+                let items: Vec<_> = items.iter().map(|item| item.encode_by(reversed)).collect();
                 [&b"l"[..], &items.concat(), b"e"].concat()
             }
             Self::Dict(entries) => {
                 let entries = entries.iter();
-                let entries: Vec<_> = entries
-                    .map(|(key, value)| [string(key), value.encode()].concat())
+                let mut entries: Vec<_> = entries
+                    .map(|(key, value)| [string(key), value.encode_by(reversed)].concat())
                     .collect();
+                if reversed {
+                    entries.reverse();
+                }
                 [&b"d"[..], &entries.concat(), b"e"].concat()
             }
         }

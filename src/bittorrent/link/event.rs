@@ -1,7 +1,9 @@
 //! What a connection has for this side.
 
+use bytes::Bytes;
+
 use super::error::LinkEnd;
-use crate::bittorrent::wire::{ExtendedHandshake, MetadataMessage, PexMessage};
+use crate::bittorrent::wire::{ExtendedHandshake, HashRange, MetadataMessage, PexMessage};
 use crate::protocol::PeerMessage;
 
 /// What a connection has for this side.
@@ -16,6 +18,15 @@ pub enum LinkEvent {
     Peers(PexMessage),
     /// A piece of the info dictionary, or that it does not come.
     Metadata(MetadataMessage),
+    /// Hashes that were asked for.
+    Hashes {
+        /// Which.
+        range: HashRange,
+        /// The hashes and their proof.
+        hashes: Bytes,
+    },
+    /// Hashes that were asked for do not come.
+    HashesRejected(HashRange),
     /// The connection ends. Nothing follows.
     End(LinkEnd),
 }

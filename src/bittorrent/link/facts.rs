@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::hash_trees::HashTrees;
 use super::padding::Padding;
 use crate::bittorrent::wire::{ClientId, ExtendedHandshake, Reserved};
 use crate::content::Geometry;
@@ -37,6 +38,8 @@ pub struct LinkFacts {
     pub said_none: bool,
     /// The info dictionary, to be served to those who have a magnet link.
     pub info: Option<Bytes>,
+    /// The hashes of v2, to be served to them as well.
+    pub hashes: Option<Arc<HashTrees>>,
     /// What this side says of itself. The ids, `reqq` and `metadata_size` are filled in.
     pub about: ExtendedHandshake,
 }
@@ -53,6 +56,7 @@ impl LinkFacts {
             private: false,
             said_none: false,
             info: None,
+            hashes: None,
             about: ExtendedHandshake::default(),
         }
     }

@@ -13,8 +13,8 @@ use super::error::{LinkEnd, Violation};
 use super::event::LinkEvent;
 use super::pulse::Pulse;
 use crate::bittorrent::wire::{
-    ExtendedHandshake, ExtensionIds, HANDSHAKE_EXTENSION, Message, MetadataMessage, OWN_EXTENSIONS,
-    PexMessage, Reserved, WireError, read_chunk_index,
+    ExtendedHandshake, ExtensionIds, HANDSHAKE_EXTENSION, HashRange, Message, MetadataMessage,
+    OWN_EXTENSIONS, PexMessage, Reserved, WireError, read_chunk_index,
 };
 use crate::content::ChunkIndex;
 
@@ -43,6 +43,8 @@ pub struct MagnetLink {
     /// Its last extended handshake, which may be an update; and those before it together.
     abouts: Vec<Bytes>,
     idle_talk: u32,
+    /// How many ranges of hashes were asked for that are not answered.
+    hashes_asked: u32,
     events: VecDeque<LinkEvent>,
     messages: VecDeque<Message>,
     has_ended: bool,
@@ -78,6 +80,7 @@ impl MagnetLink {
             interest: None,
             abouts: Vec::new(),
             idle_talk: 0,
+            hashes_asked: 0,
             events: VecDeque::new(),
             messages,
             has_ended: false,
@@ -120,6 +123,17 @@ impl MagnetLink {
             Message::Request(block) if is_fast => self.say(Message::Reject(block)),
             Message::HashRequest(range) => self.say(Message::HashReject(range)),
             Message::Extended { id, payload } => self.hear_extended(id, payload)?,
+            Message::Hashes { .. } | Message::HashReject(_) if self.hashes_asked == 0 => {
+                self.count_idle_talk()?;
+            }
+            Message::Hashes { range, hashes } => {
+                self.hashes_asked -= 1;
+                self.events.push_back(LinkEvent::Hashes { range, hashes });
+            }
+            Message::HashReject(range) => {
+                self.hashes_asked -= 1;
+                self.events.push_back(LinkEvent::HashesRejected(range));
+            }
             Message::KeepAlive | Message::Cancel(_) | Message::Port(_) => {}
             _ => self.count_idle_talk()?,
         }
@@ -178,6 +192,13 @@ impl MagnetLink {
         knows
     }
 
+    /// Asks for hashes. The other side must have agreed to speak of the torrent as one of v2:
+    /// otherwise it may close.
+    pub fn ask_hashes(&mut self, range: HashRange) {
+        self.hashes_asked += 1;
+        self.say(Message::HashRequest(range));
+    }
+
     fn say_metadata(&mut self, message: &MetadataMessage) {
         if let Some(id) = self.ids.ut_metadata.filter(|id| *id != 0) {
             let payload = message.encode();
@@ -199,6 +220,12 @@ impl MagnetLink {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.events.push_back(LinkEvent::End(why));
         }
+    }
+
+    /// Whether it has ended, or everything was sent and nothing is asked for: it can become
+    /// another link.
+    pub fn is_idle(&self) -> bool {
+        self.messages.is_empty() && self.hashes_asked == 0
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, if nothing happens

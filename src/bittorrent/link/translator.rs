@@ -18,6 +18,7 @@ use super::asks::{Answer, Asked, Asks};
 use super::error::{LinkEnd, Violation};
 use super::event::LinkEvent;
 use super::facts::LinkFacts;
+use super::hash_service::HashService;
 use super::metadata_service::MetadataService;
 use super::pulse::Pulse;
 use super::remote::Remote;
@@ -87,6 +88,7 @@ pub struct BitTorrentLink {
     serves: Serves,
     remote: Remote,
     metadata: MetadataService,
+    hashes: HashService,
     events: VecDeque<LinkEvent>,
     messages: VecDeque<Outgoing>,
     /// Messages of the machine that need nothing to be sent any more.
@@ -135,6 +137,7 @@ impl BitTorrentLink {
             serves: Serves::new(geometry, facts.is_fast()),
             remote: Remote::new(geometry.chunks()),
             metadata: MetadataService::new(facts.info.clone()),
+            hashes: HashService::new(facts.hashes.clone()),
             events: VecDeque::from([LinkEvent::Machine(PeerMessage::Choke)]),
             messages: VecDeque::new(),
             settled: 0,
@@ -271,8 +274,11 @@ impl BitTorrentLink {
             // There is no DHT here.
             Message::Port(_) => {}
             Message::Extended { id, payload } => self.heard_extended(now, id, &payload)?,
-            // Hashes come with the torrent, and are not served.
-            Message::HashRequest(range) => self.say(Message::HashReject(range)),
+            Message::HashRequest(range) => {
+                let answer = self.hashes.requested(range);
+                self.say(answer);
+            }
+            // Hashes were fetched before this connection became what it is.
             Message::Hashes { .. } | Message::HashReject(_) => self.count_unasked()?,
             Message::Unknown { .. } => self.count_unknown()?,
         }
@@ -752,6 +758,9 @@ impl BitTorrentLink {
         self.pulse.sent(now);
         if outgoing.is_metadata {
             self.metadata.sent();
+        }
+        if let Message::Hashes { .. } = outgoing.message {
+            self.hashes.sent();
         }
         Some(outgoing)
     }

@@ -53,6 +53,13 @@ impl TorrentFile {
         self.symlink.as_ref()
     }
 
+    /// What a symbolic link says: its target, from the folder that the link lies in.
+    pub(crate) fn link_text(&self) -> Option<String> {
+        let up = self.path.elements().count() - 1;
+        let target = self.symlink.as_ref()?;
+        Some("../".repeat(up) + target.as_str())
+    }
+
     /// The root of the Merkle tree over its blocks, in v2 and hybrids, if it has data.
     pub fn pieces_root(&self) -> Option<&[u8; 32]> {
         self.pieces_root.as_ref()

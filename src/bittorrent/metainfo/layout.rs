@@ -4,9 +4,7 @@
 use super::error::MetainfoError;
 use super::file::{Attributes, TorrentFile};
 use super::{MAX_FILES, MAX_PIECES};
-use crate::content::{
-    ContentId, FolderEntry, FolderIndex, FolderPath, MAX_CONTENT_LEN, MAX_PATH_LEN,
-};
+use crate::content::{ContentId, FolderEntry, FolderIndex, FolderPath, MAX_CONTENT_LEN};
 
 /// A file before its place is known.
 #[derive(Debug, Clone)]
@@ -113,8 +111,8 @@ impl Layout {
         let files = self.files.iter().filter(|file| !file.is_padding());
         let entries = files.zip(0_u64..).map(|(file, number)| {
             let path = file.path.clone();
-            match &file.symlink {
-                Some(target) => FolderEntry::symlink(path.clone(), from_link(&path, target)),
+            match file.link_text() {
+                Some(target) => FolderEntry::symlink(path, target),
                 // Files of one id must have one length, and ids are not known here.
                 None => {
                     let mut id = [0; 32];
@@ -130,11 +128,4 @@ impl Layout {
         FolderIndex::new(entries)?;
         Ok(())
     }
-}
-
-/// A target as seen from the folder that the link lies in.
-fn from_link(link: &FolderPath, target: &FolderPath) -> String {
-    let up = link.elements().count() - 1;
-    debug_assert!(up <= MAX_PATH_LEN, "a checked path is not that long");
-    "../".repeat(up) + target.as_str()
 }

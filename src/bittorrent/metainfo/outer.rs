@@ -75,6 +75,24 @@ impl Outer {
         self.trackers = tiers;
     }
 
+    /// Puts the hashes of pieces in their place (BEP 52).
+    pub(super) fn set_layers(&mut self, layers: PieceLayers) {
+        let mut dict = DictWriter::new();
+        for (root, hashes) in &layers {
+            dict.bytes(root, hashes);
+        }
+        let key = b"piece layers".to_vec();
+        self.written.insert(key, dict.finish().into());
+        self.piece_layers = Some(layers).filter(|layers| !layers.is_empty());
+    }
+
+    /// Puts web servers in their place (BEP 19).
+    pub(super) fn set_web_seeds(&mut self, urls: Vec<String>) {
+        let key = b"url-list".to_vec();
+        self.written.insert(key, list_of_bytes(&urls).into());
+        self.web_seeds = urls;
+    }
+
     /// The whole file with this `info` dictionary.
     pub(super) fn write(&self, info: &[u8]) -> Vec<u8> {
         let mut dict = DictWriter::new();

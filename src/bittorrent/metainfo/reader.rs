@@ -1,6 +1,7 @@
 //! A whole torrent file.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::outer::Outer;
 use super::tree::read_tree;
 use super::v1::{read_files, single_file};
 use super::{MAX_INFO_LEN, MAX_METAINFO_LEN, MAX_PIECE_LEN};
-use crate::bittorrent::bencode::{BencodeError, read};
+use crate::bittorrent::bencode::{BencodeError, read, sorted, written_value};
 use crate::bittorrent::{InfoHashV1, InfoHashV2};
 use crate::content::merkle::{Hash, leaves_of_piece, root_of_layer};
 use crate::content::{PieceRoot, TORRENT_LEAF_LEN};
@@ -62,17 +63,22 @@ pub struct Metainfo {
 }
 
 impl Metainfo {
-    /// Reads a torrent file.
+    /// Reads a torrent file. The keys of its dictionaries may come in any order, as every
+    /// program reads them and some write them; the info hashes are of the bytes as they came.
     ///
     /// # Errors
-    /// [`MetainfoError`]: it is not canonical, or unsafe, or does not fit together.
+    /// [`MetainfoError`]: it is not canonical otherwise, or unsafe, or does not fit together.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetainfoError> {
         let (mut info, mut outer) = (None, Outer::default());
-        read(bytes, MAX_METAINFO_LEN, |value| {
+        let in_order = sorted(bytes, MAX_METAINFO_LEN)?;
+        read(&in_order, MAX_METAINFO_LEN, |value| {
             value.dict("torrent", |key, value| {
                 let raw = value.raw()?;
                 match key {
-                    b"info" => info = Some(Bytes::copy_from_slice(&raw)),
+                    b"info" => {
+                        let written = written_value(bytes, b"info").unwrap_or(&raw);
+                        info = Some(Bytes::copy_from_slice(written));
+                    }
                     _ => outer.keep(key, Bytes::copy_from_slice(&raw)),
                 }
                 Ok::<_, BencodeError>(())
@@ -308,6 +314,28 @@ impl Metainfo {
         self.outer.piece_layers.as_ref()?.get(pieces_root)
     }
 
+    /// The files with several pieces whose hashes are missing, by their roots, each with the
+    /// number of its pieces. Equal files are one.
+    pub(crate) fn missing_layers(&self) -> BTreeMap<Hash, u32> {
+        let files = self.files.iter().filter(|file| self.has_layer(file));
+        let missing = files.filter_map(|file| {
+            let root = file.pieces_root?;
+            let pieces = file.length.div_ceil(self.piece_length.into()) as u32;
+            self.piece_layer(&root).is_none().then_some((root, pieces))
+        });
+        missing.collect()
+    }
+
+    /// The same torrent with these hashes of pieces, by the roots of their files.
+    pub(crate) fn with_layers(
+        mut self,
+        layers: BTreeMap<Hash, Bytes>,
+    ) -> Result<Self, MetainfoError> {
+        self.outer.set_layers(layers);
+        self.check_layers()?;
+        Ok(self)
+    }
+
     /// The trackers in tiers, to be tried in this order (BEP 12).
     pub fn trackers(&self) -> &[Vec<String>] {
         &self.outer.trackers
@@ -316,6 +344,11 @@ impl Metainfo {
     /// Puts other trackers in their place. The info hashes stay the same.
     pub fn set_trackers(&mut self, tiers: Vec<Vec<String>>) {
         self.outer.set_trackers(tiers);
+    }
+
+    /// Puts other web servers in their place.
+    pub(crate) fn set_web_seeds(&mut self, urls: Vec<String>) {
+        self.outer.set_web_seeds(urls);
     }
 
     /// What its maker says about it.
@@ -371,7 +404,11 @@ struct Info {
 }
 
 impl Info {
-    fn read(bytes: &Bytes) -> Result<Self, MetainfoError> {
+    fn read(written: &Bytes) -> Result<Self, MetainfoError> {
+        let bytes = &match sorted(written, MAX_INFO_LEN)? {
+            Cow::Borrowed(_) => written.clone(),
+            Cow::Owned(in_order) => in_order.into(),
+        };
         let (mut name, mut name_utf8, mut piece_length) = (None, None, None);
         let (mut length, mut files, mut hashes, mut tree) = (None, None, None, None);
         let (mut private, mut version) = (0, 1);

@@ -23,4 +23,6 @@ pub use handshake::{HANDSHAKE_LEN, Handshake, HandshakeHead, PROTOCOL, Reserved}
 pub use message::{HashRange, Message, WireFrame, read_chunk_index, write_chunk_index};
 pub use metadata::{MAX_METADATA_LEN, METADATA_PIECE_LEN, MetadataMessage, metadata_pieces};
 pub use pex::{MAX_PEX_PEERS, PexMessage, PexPeer};
-pub use reader::{MAX_ASKED_LEN, MAX_EXTENDED_LEN, MAX_HASHES, WireLimits, WireReader};
+pub use reader::{
+    HASHES_AT_ONCE, MAX_ASKED_LEN, MAX_EXTENDED_LEN, MAX_HASHES, WireLimits, WireReader,
+};

@@ -21,9 +21,11 @@ pub const MAX_ASKED_LEN: u32 = 16 << 10;
 /// head, or a list of peers.
 pub const MAX_EXTENDED_LEN: u32 = 20 << 10;
 
-/// How many hashes one message has: 512 (BEP 52 lets a side refuse more), and a proof of as
-/// many layers as a tree can have.
-pub const MAX_HASHES: u32 = 512 + 64;
+/// How many hashes are asked for and served at a time: BEP 52 lets a side refuse more.
+pub const HASHES_AT_ONCE: u32 = 512;
+
+/// How many hashes one message has, with a proof of as many layers as a tree can have.
+pub const MAX_HASHES: u32 = HASHES_AT_ONCE + 64;
 
 /// What bounds the messages of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

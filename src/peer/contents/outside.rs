@@ -11,6 +11,10 @@ use crate::protocol::{Addr, OwnState};
 /// What a driver needs of the network of such a content. The futures are cancel safe.
 #[async_trait]
 pub(in crate::peer) trait Outside: Send + Sync {
+    /// The content has a driver from now on. Returns those who may have some of it, as far
+    /// as is known.
+    fn claimed(&self) -> Vec<(Addr, bool)>;
+
     /// Those who may have some of it, and whether they should have all.
     async fn owners(&self) -> Vec<(Addr, bool)>;
 

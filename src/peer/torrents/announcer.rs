@@ -1,4 +1,4 @@
-//! Announces one torrent at its trackers (BEP 3, 12), as long as its driver runs.
+//! Announces one torrent at its trackers (BEP 3, 12), as long as somebody wants it.
 //!
 //! The trackers of the first tier are asked in turns until one answers, which is then the
 //! first to be asked the next time; only if none does those of the next tier are.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::torrent::Torrent;
+use super::rendezvous::Rendezvous;
 use super::tracker::{Announce, Announced};
 use super::wishes::Figures;
 use crate::bittorrent::tracker::AnnounceEvent;
@@ -24,9 +24,12 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The trackers of a torrent in the order in which they are asked.
 struct Tiers(Vec<Vec<String>>);
 
-/// Announces the torrent until it stops, and says then that it leaves.
-pub(super) fn announce(torrent: &Arc<Torrent>) {
-    if torrent.metainfo.trackers().is_empty() {
+/// Announces the torrent from now on until it stops, and says then that it leaves.
+pub(super) fn announce(torrent: &Arc<Rendezvous>) {
+    if !torrent.is_to_be_announced() {
+        return;
+    }
+    if torrent.trackers.is_empty() {
         torrent.wishes.has_no_tracker();
         return;
     }
@@ -35,10 +38,10 @@ pub(super) fn announce(torrent: &Arc<Torrent>) {
     tasks.spawn(span, announce_all(Arc::clone(torrent)));
 }
 
-async fn announce_all(torrent: Arc<Torrent>) {
+async fn announce_all(torrent: Arc<Rendezvous>) {
     let wishes = &torrent.wishes;
     let mut rng = torrent.session.rng();
-    let mut tiers = Tiers::new(torrent.metainfo.trackers(), &mut rng);
+    let mut tiers = Tiers::new(&torrent.trackers, &mut rng);
     let (mut begun, mut pause) = (false, FIRST_PAUSE);
     let mut tracker_id = None;
     let key = rng.u32(..);
@@ -99,7 +102,7 @@ async fn announce_all(torrent: Arc<Torrent>) {
 }
 
 fn request(
-    torrent: &Torrent,
+    torrent: &Rendezvous,
     event: Option<AnnounceEvent>,
     key: u32,
     tracker_id: Option<Vec<u8>>,
@@ -135,7 +138,7 @@ impl Tiers {
     }
 
     /// Asks one after the other until one answers.
-    async fn ask(&mut self, torrent: &Torrent, request: &Announce) -> Option<Announced> {
+    async fn ask(&mut self, torrent: &Rendezvous, request: &Announce) -> Option<Announced> {
         for tier in &mut self.0 {
             for at in 0..tier.len() {
                 let url = &tier[at];

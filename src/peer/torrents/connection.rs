@@ -22,7 +22,6 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
-use crate::protocol::Addr;
 use crate::protocol::limits::FRAME_TIMEOUT;
 use crate::transport::framed::write_chunks;
 
@@ -109,7 +108,7 @@ impl ConnectionTask {
         let ended = tokio::select! {
             biased;
             () = place.cut() => "another host needs the place".to_owned(),
-            () = torrent.stopped() => "the torrent has ended".to_owned(),
+            () = torrent.meeting.stopped() => "the torrent has ended".to_owned(),
             ended = writer.run(write_half) => ended,
             ended = reader.run(read_half, shaken.input) => ended,
         };
@@ -212,13 +211,11 @@ impl Reader<'_> {
                 }
                 LinkEvent::Peers(peers) => {
                     let found = peers.added.into_iter().map(|peer| peer.addr);
-                    let new = self.torrent.peers.found(found);
-                    if !new.is_empty() {
-                        let new = new.into_iter().map(Addr::from).collect();
-                        let _ = self.inbox.send(DriverInput::Owners(new)).await;
-                    }
+                    self.torrent.meeting.found(found.collect()).await;
                 }
-                LinkEvent::Metadata(_) => {}
+                // Nothing of these is asked for here.
+                LinkEvent::Metadata(_) | LinkEvent::Hashes { .. } => {}
+                LinkEvent::HashesRejected(_) => {}
                 LinkEvent::End(end) => return Err(end.to_string()),
             }
         }
@@ -319,7 +316,7 @@ impl Writer<'_> {
     /// Gives the connection what the machine has to say.
     fn follow_machine(&mut self) {
         let waiting = self.shared.outgoing.take();
-        let completes = self.torrent.is_complete() && !self.said_complete;
+        let completes = self.torrent.meeting.is_complete() && !self.said_complete;
         if waiting.is_empty() && !completes {
             // Nothing follows, and the reader is not woken, which would wake this again.
             return;

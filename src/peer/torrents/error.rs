@@ -1,10 +1,11 @@
-//! Why a torrent cannot be added.
+//! Why a torrent cannot be added, or not be fetched.
 
+use crate::bittorrent::metainfo::MetainfoError;
 use crate::content::{FolderPathError, PieceDigestsError, PieceLenError};
 use crate::transport::TransportError;
 
 /// Why a torrent session cannot be started, or a torrent not be added to it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorrentError {
     /// The session cannot listen there.
@@ -27,4 +28,13 @@ pub enum TorrentError {
     /// No directory was given, and the storage of the peer has none.
     #[error("it is not known where the torrent is to be stored")]
     NoDirectory,
+    /// The magnet link names no torrent.
+    #[error("the magnet link names no torrent")]
+    NoInfoHash,
+    /// What the peers of a magnet link have has its hash, and cannot be taken as a torrent.
+    #[error(transparent)]
+    Metainfo(#[from] MetainfoError),
+    /// The two hashes in the magnet link are those of different torrents.
+    #[error("the two hashes in the magnet link are those of different torrents")]
+    OtherHash,
 }

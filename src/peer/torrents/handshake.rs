@@ -14,6 +14,31 @@ const READ_LEN: usize = 64 << 10;
 /// What this side understands.
 pub(super) const RESERVED: [Reserved; 2] = [Reserved::EXTENDED, Reserved::FAST];
 
+/// What handshakes about one torrent say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WireHashes {
+    /// What this side asks for.
+    asked: InfoHashV1,
+    /// The hash of v2, if it is known and the torrent has one: those who know it as well may
+    /// go over to it (BEP 52).
+    v2: Option<InfoHashV1>,
+}
+
+impl WireHashes {
+    pub(super) fn new(asked: InfoHashV1, v2: Option<InfoHashV1>) -> Self {
+        Self { asked, v2 }
+    }
+
+    /// What this side understands.
+    fn reserved(self) -> Reserved {
+        let none = match self.v2 {
+            Some(_) => Reserved::V2,
+            None => Reserved::default(),
+        };
+        RESERVED.into_iter().fold(none, Reserved::with)
+    }
+}
+
 /// A connection after both handshakes.
 pub(super) struct Shaken<S> {
     pub(super) io: S,
@@ -22,6 +47,8 @@ pub(super) struct Shaken<S> {
     /// What both sides understand.
     pub(super) agreed: Reserved,
     pub(super) client: ClientId,
+    /// Whether both sides speak of the torrent as one of v2.
+    pub(super) is_v2: bool,
 }
 
 /// Why there is no connection.
@@ -45,20 +72,15 @@ impl From<io::Error> for NotShaken {
     }
 }
 
-fn reserved() -> Reserved {
-    let none = Reserved::default();
-    RESERVED.into_iter().fold(none, Reserved::with)
-}
-
 fn agreed(theirs: Reserved) -> Reserved {
     let both = RESERVED.into_iter().filter(|bits| theirs.has(*bits));
     both.fold(Reserved::default(), Reserved::with)
 }
 
-fn own(info_hash: InfoHashV1, me: ClientId) -> bytes::Bytes {
+fn own(info_hash: InfoHashV1, reserved: Reserved, me: ClientId) -> bytes::Bytes {
     let handshake = Handshake {
         head: HandshakeHead {
-            reserved: reserved(),
+            reserved,
             info_hash: *info_hash.as_bytes(),
         },
         peer_id: me,
@@ -69,13 +91,16 @@ fn own(info_hash: InfoHashV1, me: ClientId) -> bytes::Bytes {
 /// Shakes hands about a torrent on a connection that this side has opened.
 pub(super) async fn dialled<S: AsyncRead + AsyncWrite + Unpin>(
     mut io: S,
-    info_hash: InfoHashV1,
+    hashes: WireHashes,
     me: ClientId,
 ) -> Result<Shaken<S>, NotShaken> {
-    io.write_all(&own(info_hash, me)).await?;
+    let own = own(hashes.asked, hashes.reserved(), me);
+    io.write_all(&own).await?;
     let mut input = BytesMut::with_capacity(READ_LEN);
     let head = read_head(&mut io, &mut input).await?;
-    if head.info_hash != *info_hash.as_bytes() {
+    let answered = InfoHashV1::from_bytes(head.info_hash);
+    let is_v2 = hashes.v2 == Some(answered);
+    if answered != hashes.asked && !is_v2 {
         return Err(NotShaken::OtherTorrent);
     }
     let client = read_client(&mut io, &mut input, me).await?;
@@ -84,28 +109,34 @@ pub(super) async fn dialled<S: AsyncRead + AsyncWrite + Unpin>(
         input,
         agreed: agreed(head.reserved),
         client,
+        is_v2,
     })
 }
 
 /// Shakes hands on a connection that the other side has opened. `find` returns what belongs
-/// to the torrent that it names.
+/// to the torrent that it names, and its hash of v2.
 pub(super) async fn accepted<S: AsyncRead + AsyncWrite + Unpin, T>(
     mut io: S,
     me: ClientId,
-    find: impl FnOnce(InfoHashV1) -> Option<T>,
+    find: impl FnOnce(InfoHashV1) -> Option<(T, Option<InfoHashV1>)>,
 ) -> Result<(Shaken<S>, T), NotShaken> {
     let mut input = BytesMut::with_capacity(READ_LEN);
     let head = read_head(&mut io, &mut input).await?;
     let info_hash = InfoHashV1::from_bytes(head.info_hash);
-    let found = find(info_hash).ok_or(NotShaken::Unknown(info_hash))?;
+    let (found, v2) = find(info_hash).ok_or(NotShaken::Unknown(info_hash))?;
+    // Who can speak of it as one of v2 is answered so.
+    let upgrade = v2.filter(|_| head.reserved.has(Reserved::V2));
+    let answer = upgrade.unwrap_or(info_hash);
+    let reserved = WireHashes::new(answer, v2).reserved();
     // Before the id of the other side: some send it only then.
-    io.write_all(&own(info_hash, me)).await?;
+    io.write_all(&own(answer, reserved, me)).await?;
     let client = read_client(&mut io, &mut input, me).await?;
     let shaken = Shaken {
         io,
         input,
         agreed: agreed(head.reserved),
         client,
+        is_v2: v2 == Some(answer),
     };
     Ok((shaken, found))
 }

@@ -11,20 +11,30 @@
 //!        └── Torrent: its owners, its announcer ────────┘
 //! ```
 
+mod adding;
 mod announcer;
+mod begun;
 mod connection;
 mod error;
 mod handshake;
 mod known_peers;
 mod links;
+mod magnet_download;
 mod options;
 mod outgoing;
+mod rendezvous;
+mod seeker;
 mod session;
 mod shared;
+mod sought;
+mod sought_link;
+mod sought_talk;
+mod table;
 mod torrent;
 mod tracker;
 mod wishes;
 
 pub use error::TorrentError;
+pub use magnet_download::MagnetDownload;
 pub use options::{TorrentOptions, TorrentSessionConfig};
 pub use session::TorrentSession;

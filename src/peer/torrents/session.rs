@@ -1,33 +1,36 @@
 //! The torrents of a peer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::announcer::announce;
+use super::adding::{Adding, directory, driven, identity};
+use super::begun::{Begun, TcpIo};
 use super::error::TorrentError;
-use super::handshake::accepted;
-use super::links::{TorrentOutside, accept_link};
+use super::handshake::{Shaken, accepted};
+use super::links::accept_link;
+use super::magnet_download::MagnetDownload;
 use super::options::{TorrentOptions, TorrentSessionConfig};
+use super::rendezvous::Rendezvous;
+use super::seeker::Seeker;
 use super::shared::{SessionShared, rng};
-use super::torrent::{Driven, Torrent};
+use super::sought::{self, Sought};
+use super::sought_talk::accept_sought;
+use super::table::{Found, TorrentTable, hashes};
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
-use crate::bittorrent::{InfoHashV1, Metainfo};
-use crate::content::{Content, ContentId, ContentName, Geometry, Manifest, PieceDigests};
-use crate::peer::contents::driver::TargetOptions;
-use crate::peer::contents::listing::Listing;
-use crate::peer::contents::role::Role;
+use crate::bittorrent::{InfoHashV1, Magnet, Metainfo};
+use crate::content::{ContentId, ContentName};
 use crate::peer::downloads::task::DownloadTask;
-use crate::peer::downloads::task::outside::OutsidePart;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
 use crate::protocol::Addr;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
-use crate::storage::{SpannedFile, SpannedStorage};
 use crate::transport::{StreamListener, StreamTransport, TcpAcceptor, TcpTransport};
 
 /// The pause after a failed accept.
@@ -60,7 +63,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct TorrentSession {
     shared: Arc<SessionShared>,
     torrents: Arc<TorrentTable>,
@@ -68,8 +70,14 @@ pub struct TorrentSession {
     _stop: DropGuard,
 }
 
-/// The torrents of a session, by all hashes that others know them by.
-type TorrentTable = Mutex<HashMap<InfoHashV1, Weak<Torrent>>>;
+impl fmt::Debug for TorrentSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TorrentSession")
+            .field("shared", &self.shared)
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
+    }
+}
 
 impl TorrentSession {
     /// Starts a session beside this peer: listens, if the configuration says so.
@@ -131,11 +139,12 @@ impl TorrentSession {
     /// is all, it is shared at once. The handle is like that of any other
     /// [download](Peer::download): it shows the progress, pauses, limits and reads, and the
     /// peer [lists](Peer::list) it. While a torrent is fetched by this peer already, another
-    /// call waits for that.
+    /// call joins that: its [peers](TorrentOptions::peer) are asked as well, and where it lies
+    /// stays as it is.
     ///
-    /// The [id](Content::id) of the content is
-    /// [derived](ContentId::of_torrent_v1) from its info hash. Nothing of a torrent is
-    /// recorded: after a restart, add it again.
+    /// The [id](crate::Content::id) of the content is
+    /// [derived](ContentId::of_torrent_v1) from its info hash. Which torrents there were is
+    /// not recorded: after a restart, add each again.
     ///
     /// # Errors
     /// [`TorrentError`]: what is wrong with the torrent, for this peer. What fails later is
@@ -149,71 +158,190 @@ impl TorrentSession {
         options: TorrentOptions,
     ) -> Result<Download, TorrentError> {
         let (info_hash, id) = identity(metainfo);
-        let shared = &self.shared.shared;
-        let manifest = manifest(metainfo, id)?;
-        let geometry = manifest.geometry();
-        let name = metainfo.name().parse::<ContentName>();
-        let name = name.unwrap_or_else(|_| id.into());
-        let directory = match options.directory {
-            Some(directory) => directory,
-            None => {
-                let path = shared.storage.path(&name);
-                let parent = path.as_deref().and_then(|path| path.parent());
-                parent.ok_or(TorrentError::NoDirectory)?.to_path_buf()
+        let found = hashes(metainfo).find_map(|hash| self.torrents.find(&hash));
+        match &found {
+            Some(Found::Known(torrent)) => torrent.meeting.told_of(options.peers.clone()),
+            Some(Found::Sought(sought)) => {
+                sought.meeting.told_of(options.peers.clone());
+                sought.supply(metainfo);
+            }
+            None => {}
+        }
+        let meeting = self.meeting(info_hash, metainfo.trackers().to_vec(), &options);
+        // Those of v2 alone cannot be verified without them.
+        let is_whole = metainfo.info_hash_v1().is_some() || metainfo.missing_layers().is_empty();
+        if !is_whole {
+            let sought = Arc::new(Sought::of_metainfo(meeting, metainfo.clone()));
+            let name = metainfo.name().parse().ok();
+            return self.seek(sought, (id, name), options);
+        }
+        let adding = Adding::new(meeting, metainfo.clone(), &options)?;
+        let (mut task, download) = self.task(id, &options);
+        let driven = driven(&task, adding.content.length);
+        if found.is_none() {
+            self.torrents.insert(&adding.torrent);
+        }
+        let name = Some(&adding.content.name);
+        let joins = task.asked_outside(id, name, options.priority);
+        let part = adding.part(&self.torrents, None, driven);
+        let tasks = &self.shared.shared.tasks;
+        let span = tracing::info_span!(parent: &tasks.span, "download", key = %id);
+        match joins {
+            true => tasks.spawn(span, task.run_joined_outside()),
+            false => tasks.spawn(span, task.run_outside(part)),
+        }
+        Ok(download)
+    }
+
+    /// Fetches and shares the torrent of a magnet link. What is in it is asked of peers
+    /// first: those that the link names, those that its trackers know, and those that these
+    /// know. From then on it is a torrent as any other, and has kept its connections. It can
+    /// be listed, paused, limited and cancelled from the start; if nothing arrives for the
+    /// [patience](crate::peer::swarm::SwarmConfig::patience) of the peer, it is given up.
+    /// A link to a torrent that is here already, or is being fetched, joins that.
+    ///
+    /// The files that a link selects (BEP 53) are not fetched alone: all are.
+    ///
+    /// ```no_run
+    /// # use bt_lite::bittorrent::{TorrentOptions, TorrentSession};
+    /// # async fn example(session: TorrentSession) -> Result<(), Box<dyn std::error::Error>> {
+    /// let link = "magnet:?xt=urn:btih:a9993e364706816aba3e25717850c26c9cd0d89d&x.pe=192.0.2.1:6881";
+    /// let mut download = session.add_magnet(&link.parse()?, TorrentOptions::new())?;
+    /// if let Some(metainfo) = download.known().await {
+    ///     std::fs::write("saved.torrent", metainfo.to_bytes())?;
+    /// }
+    /// println!("{} is here", download.await?.name);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TorrentError::NoInfoHash`], and [`TorrentError::NoDirectory`]. What is wrong with the
+    /// torrent is told by the handle ([`DownloadError::Torrent`](crate::DownloadError::Torrent)).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn add_magnet(
+        &self,
+        magnet: &Magnet,
+        mut options: TorrentOptions,
+    ) -> Result<MagnetDownload, TorrentError> {
+        let info_hash = magnet.info_hash().ok_or(TorrentError::NoInfoHash)?;
+        let named = magnet.peers.iter().filter_map(Addr::socket_addr);
+        options.peers.extend(named);
+        let v2 = magnet.v2.map(|v2| v2.truncated());
+        let hashes = [Some(info_hash), v2].into_iter().flatten();
+        let found = hashes.clone().find_map(|hash| self.torrents.find(&hash));
+        if let Some(Found::Known(torrent)) = &found {
+            let metainfo = watch::Sender::new(Some(torrent.metainfo.clone()));
+            let download = self.add(&torrent.metainfo, options)?;
+            return Ok(MagnetDownload::new(download, metainfo.subscribe()));
+        }
+        let trackers = sought::tiers(magnet);
+        let id = match (magnet.v1, magnet.v2) {
+            (None, Some(v2)) => ContentId::of_torrent_v2(v2.as_bytes()),
+            _ => ContentId::of_torrent_v1(info_hash.as_bytes()),
+        };
+        let sought = match found {
+            Some(Found::Sought(sought)) => {
+                sought.meeting.told_of(options.peers.clone());
+                sought
+            }
+            _ => {
+                let meeting = self.meeting(info_hash, trackers, &options);
+                let sought = Arc::new(Sought::of_magnet(meeting, magnet));
+                self.torrents.insert_sought(hashes, &sought);
+                sought
             }
         };
-        let files = files(metainfo)?;
-        let storage = SpannedStorage::new(&directory, files, geometry.length(), options.overwrite);
-        let peers = options.peers;
-        let torrent = Arc::new(Torrent::new(
-            Arc::clone(&self.shared),
-            metainfo.clone(),
-            info_hash,
-            (id, geometry),
-            peers,
-        ));
-        let content = Content::new(id, name.clone(), geometry.length());
-        let span = tracing::info_span!(parent: &shared.tasks.span, "download", key = %id);
-        let (mut task, download) = DownloadTask::new(Arc::clone(shared));
-        task.asked_outside(&content, options.priority);
+        let names = magnet
+            .peers
+            .iter()
+            .filter(|peer| peer.socket_addr().is_none());
+        look_up(&sought.meeting, names.cloned().collect());
+        let name = magnet.name.as_deref().and_then(|name| name.parse().ok());
+        let metainfo = sought.metainfo();
+        let download = self.seek(sought, (id, name), options)?;
+        Ok(MagnetDownload::new(download, metainfo))
+    }
+
+    /// A torrent of this session that is being fetched or shared, by the id of its content.
+    pub fn metainfo(&self, id: &ContentId) -> Option<Metainfo> {
+        let torrent = self.torrents.of_content(id)?;
+        Some(torrent.metainfo.clone())
+    }
+
+    fn meeting(
+        &self,
+        info_hash: InfoHashV1,
+        trackers: Vec<Vec<String>>,
+        options: &TorrentOptions,
+    ) -> Arc<Rendezvous> {
+        let trackers = match options.trackers {
+            true => trackers,
+            false => Vec::new(),
+        };
+        let meeting = Rendezvous::new(Arc::clone(&self.shared), info_hash, trackers);
+        meeting.peers.found(options.peers.iter().copied());
+        Arc::new(meeting)
+    }
+
+    fn task(&self, id: ContentId, options: &TorrentOptions) -> (DownloadTask, Download) {
+        let (task, download) = DownloadTask::new(Arc::clone(&self.shared.shared));
         task.set_outside(id, options.seed, options.limits);
-        let driven = Driven {
-            status: task.status(),
-            inbox: task.inbox(),
-        };
-        insert(&self.torrents, &torrent);
-        torrent.driven_by(driven);
-        if options.trackers {
-            announce(&torrent);
-        } else {
-            torrent.wishes.has_no_tracker();
+        (task, download)
+    }
+
+    /// Finds out what a torrent is, and fetches it.
+    fn seek(
+        &self,
+        sought: Arc<Sought>,
+        (id, name): (ContentId, Option<ContentName>),
+        options: TorrentOptions,
+    ) -> Result<Download, TorrentError> {
+        let shared = &self.shared.shared;
+        directory(shared, &options, &id.into())?;
+        let (mut task, download) = self.task(id, &options);
+        let joins = task.asked_outside(id, name.as_ref(), options.priority);
+        let tasks = &shared.tasks;
+        let span = tracing::info_span!(parent: &tasks.span, "download", key = %id);
+        if joins {
+            tasks.spawn(span, task.run_joined_outside());
+            return Ok(download);
         }
-        let part = OutsidePart {
-            listing: Listing::new(content, name).role(Role::Torrent),
-            manifest: Arc::new(manifest),
-            owners: torrent.owners(),
-            outside: Arc::new(TorrentOutside(torrent)),
-            // It knows by itself what it may change.
-            target: TargetOptions::to(Arc::new(storage)),
+        let seeker = Seeker {
+            sought,
+            table: Arc::clone(&self.torrents),
+            id,
+            options,
+            driven: driven(&task, 0),
         };
-        shared.tasks.spawn(span, task.run_outside(part));
+        tasks.spawn(span, task.run_sought(Box::new(seeker)));
         Ok(download)
     }
 }
 
-/// Those who name the torrent get a connection with it from now on.
-fn insert(torrents: &TorrentTable, torrent: &Arc<Torrent>) {
-    let v2 = torrent.metainfo.info_hash_v2().map(|hash| hash.truncated());
-    let mut torrents = lock(torrents);
-    torrents.retain(|_, torrent| torrent.strong_count() > 0);
-    for hash in torrent.metainfo.info_hash_v1().into_iter().chain(v2) {
-        torrents.insert(hash, Arc::downgrade(torrent));
+/// Looks up the addresses of hosts that a magnet link names.
+fn look_up(meeting: &Arc<Rendezvous>, names: Vec<Addr>) {
+    if names.is_empty() {
+        return;
     }
-}
-
-/// Ignores poison: no change under this lock is left half done.
-fn lock(torrents: &TorrentTable) -> MutexGuard<'_, HashMap<InfoHashV1, Weak<Torrent>>> {
-    torrents.lock().unwrap_or_else(PoisonError::into_inner)
+    let (tasks, meeting) = (&meeting.session.shared.tasks, Arc::clone(meeting));
+    tasks.spawn(tasks.span.clone(), async move {
+        let looked_up = async {
+            for name in names {
+                match lookup_host(name.as_str()).await {
+                    Ok(found) => meeting.found(found.collect()).await,
+                    Err(error) => tracing::debug!(%name, %error, "no address"),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = meeting.stopped() => {}
+            () = looked_up => {}
+        }
+    });
 }
 
 /// Accepts connections until the session ends.
@@ -251,74 +379,42 @@ async fn accept(
                 shaken = timeout(HANDSHAKE_TIMEOUT, shake) => shaken,
             };
             drop(place);
-            let (Ok(Some((shaken, torrent))), Some(place)) =
+            let (Ok(Some((shaken, found))), Some(place)) =
                 (shaken, admission.accept(&stream.remote))
             else {
                 return;
             };
-            accept_link(torrent, shaken, remote, place).await;
+            match found {
+                Found::Known(torrent) => {
+                    if let Some(begun) = Begun::accepted(&torrent.meeting, shaken, remote, place) {
+                        accept_link(torrent, begun).await;
+                    }
+                }
+                Found::Sought(sought) => {
+                    if let Some(begun) = Begun::accepted(&sought.meeting, shaken, remote, place) {
+                        accept_sought(sought, begun).await;
+                    }
+                }
+            }
         });
     }
 }
 
-async fn accepted_stream<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+async fn accepted_stream(
     client: ClientId,
     torrents: &TorrentTable,
-    io: S,
-) -> Option<(super::handshake::Shaken<S>, Arc<Torrent>)> {
-    let find = |info_hash| lock(torrents).get(&info_hash)?.upgrade();
+    io: TcpIo,
+) -> Option<(Shaken<TcpIo>, Found)> {
+    let find = |info_hash| {
+        let found = torrents.find(&info_hash)?;
+        let v2 = match &found {
+            Found::Known(torrent) => torrent.v2(),
+            Found::Sought(sought) => sought.v2(),
+        };
+        Some((found, v2))
+    };
     let shaken = accepted(io, client, find).await;
     shaken
         .inspect_err(|error| tracing::debug!(%error, "no handshake"))
         .ok()
-}
-
-/// What a torrent is known by: to its peers and trackers, and here.
-fn identity(metainfo: &Metainfo) -> (InfoHashV1, ContentId) {
-    match (metainfo.info_hash_v1(), metainfo.info_hash_v2()) {
-        (Some(v1), _) => (v1, ContentId::of_torrent_v1(v1.as_bytes())),
-        (None, Some(v2)) => (v2.truncated(), ContentId::of_torrent_v2(v2.as_bytes())),
-        (None, None) => unreachable!("a torrent has one of the two"),
-    }
-}
-
-/// What its pieces must be.
-fn manifest(metainfo: &Metainfo, id: ContentId) -> Result<Manifest, TorrentError> {
-    let piece_len = u64::from(metainfo.piece_length());
-    let geometry = Geometry::of_torrent(metainfo.total_length(), piece_len)?;
-    let pieces = 0..metainfo.pieces();
-    let v1 = metainfo.info_hash_v1().map(|_| {
-        let hashes = pieces
-            .clone()
-            .filter_map(|piece| metainfo.piece_hash_v1(piece));
-        hashes.collect::<Vec<_>>()
-    });
-    let v2 = metainfo.info_hash_v2().map(|_| {
-        let roots = pieces.filter_map(|piece| metainfo.piece_root(piece));
-        roots.collect::<Vec<_>>()
-    });
-    let digests = match (v1, v2) {
-        (Some(v1), Some(v2)) => PieceDigests::hybrid(v1, v2),
-        (Some(v1), None) => PieceDigests::v1(v1),
-        (None, v2) => PieceDigests::v2(v2.unwrap_or_default()),
-    };
-    Ok(Manifest::torrent(id, geometry, digests)?)
-}
-
-/// Which of its bytes lie where, in the directory that it goes to.
-fn files(metainfo: &Metainfo) -> Result<Vec<SpannedFile>, TorrentError> {
-    let stored = metainfo.files().iter();
-    let stored = stored.filter(|file| !file.is_padding() && file.symlink_target().is_none());
-    let spanned = stored.map(|file| {
-        let path = match metainfo.is_single_file() {
-            true => file.path().clone(),
-            false => format!("{}/{}", metainfo.name(), file.path()).parse()?,
-        };
-        Ok(SpannedFile {
-            path,
-            range: file.offset()..file.offset() + file.length(),
-            executable: file.is_executable(),
-        })
-    });
-    spanned.collect()
 }

@@ -1,134 +1,89 @@
-//! One torrent of a session: what its connections, its driver and its announces share.
+//! One torrent of a session: what its connections and its driver share.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
-use super::known_peers::KnownPeers;
-use super::shared::SessionShared;
-use super::wishes::{AnnounceWishes, Figures};
-use crate::bittorrent::link::Padding;
+use super::begun::Begun;
+use super::handshake::WireHashes;
+use super::rendezvous::Rendezvous;
+use crate::bittorrent::link::{HashTrees, Padding};
 use crate::bittorrent::{InfoHashV1, Metainfo};
 use crate::content::{ContentId, Geometry};
-use crate::peer::contents::inbox::DriverInput;
-use crate::peer::contents::status::ContentStatus;
 use crate::protocol::Addr;
 
 /// One torrent, as long as its driver or a connection is there.
 pub(super) struct Torrent {
-    pub(super) session: Arc<SessionShared>,
+    pub(super) meeting: Arc<Rendezvous>,
     pub(super) metainfo: Metainfo,
     pub(super) id: ContentId,
-    /// What its connections and its trackers know it by.
-    pub(super) info_hash: InfoHashV1,
     pub(super) geometry: Geometry,
     pub(super) padding: Arc<Padding>,
-    pub(super) peers: Arc<KnownPeers>,
-    pub(super) wishes: AnnounceWishes,
-    /// Cancelled when the driver has ended.
-    stop: CancellationToken,
-    is_complete: AtomicBool,
-    driven: OnceLock<Driven>,
+    pub(super) hashes: Arc<HashTrees>,
+    /// Connections from the time when the torrent was not known, which wait for the driver
+    /// to dial their addresses.
+    ready: Mutex<HashMap<SocketAddr, ReadyAsk>>,
 }
 
-/// The driver of a torrent, as seen from outside.
-pub(super) struct Driven {
-    pub(super) status: watch::Receiver<ContentStatus>,
-    pub(super) inbox: mpsc::Sender<DriverInput>,
-}
+/// Where a connection that is ready hears who takes it.
+pub(super) type ReadyAsk = oneshot::Sender<oneshot::Sender<Begun>>;
 
 impl Torrent {
     pub(super) fn new(
-        session: Arc<SessionShared>,
+        meeting: Arc<Rendezvous>,
         metainfo: Metainfo,
-        info_hash: InfoHashV1,
         (id, geometry): (ContentId, Geometry),
-        peers: Vec<SocketAddr>,
     ) -> Self {
         let padding = metainfo.files().iter().filter(|file| file.is_padding());
         let ranges = padding.map(|file| file.offset()..file.offset() + file.length());
-        let known = KnownPeers::default();
-        known.found(peers);
         Self {
             padding: Arc::new(Padding::new(ranges)),
-            stop: session.shared.tasks.stop.child_token(),
-            session,
+            hashes: Arc::new(HashTrees::new(&metainfo)),
+            meeting,
             metainfo,
             id,
-            info_hash,
             geometry,
-            peers: Arc::new(known),
-            wishes: AnnounceWishes::default(),
-            is_complete: AtomicBool::new(false),
-            driven: OnceLock::new(),
+            ready: Mutex::default(),
         }
     }
 
-    /// It has this driver.
-    pub(super) fn driven_by(&self, driven: Driven) {
-        // Nobody else sets it.
-        let _ = self.driven.set(driven);
+    /// What its handshakes say.
+    pub(super) fn wire_hashes(&self) -> WireHashes {
+        WireHashes::new(self.meeting.info_hash, self.v2())
     }
 
-    /// What trackers are told.
-    pub(super) fn figures(&self) -> Figures {
-        let status = self.driven.get().map(|driven| driven.status.borrow());
-        let (uploaded, downloaded, verified) = match &status {
-            Some(status) => {
-                let progress = status.progress();
-                let uploaded = status.uploads().bytes();
-                (uploaded, progress.downloaded, progress.verified_bytes)
-            }
-            None => (0, 0, 0),
-        };
-        Figures {
-            uploaded,
-            downloaded,
-            left: match self.is_complete() {
-                true => 0,
-                false => self.geometry.length().saturating_sub(verified),
-            },
-        }
+    /// Its hash of v2 on the wire, if it has one.
+    pub(super) fn v2(&self) -> Option<InfoHashV1> {
+        Some(self.metainfo.info_hash_v2()?.truncated())
     }
 
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_complete.load(Ordering::Relaxed)
-    }
-
-    /// Everything of it is here. Returns whether that is news.
-    pub(super) fn complete(&self) -> bool {
-        !self.is_complete.swap(true, Ordering::Relaxed)
-    }
-
-    /// Waits until the driver has ended.
-    pub(super) async fn stopped(&self) {
-        self.stop.cancelled().await;
-    }
-
-    /// The driver has ended.
-    pub(super) fn stop(&self) {
-        self.stop.cancel();
-    }
-
-    /// Those who may have some of it.
+    /// Those who may have some of it: first those that are connected already.
     pub(super) fn owners(&self) -> Vec<(Addr, bool)> {
-        let named = self.peers.named().into_iter();
-        named.map(|peer| (peer.into(), false)).collect()
+        let ready: Vec<SocketAddr> = self.ready().keys().copied().collect();
+        let named = self.meeting.peers.named().into_iter();
+        let others = named.filter(|peer| !ready.contains(peer));
+        let all = ready.iter().copied().chain(others);
+        all.map(|peer| (peer.into(), false)).collect()
     }
 
-    /// Peers were named. The driver hears of them at once, if it runs.
-    pub(super) async fn found(&self, peers: Vec<SocketAddr>) {
-        let new = self.peers.found(peers);
-        if new.is_empty() {
-            return;
-        }
-        let new = new.into_iter().map(Addr::from).collect();
-        if let Some(Driven { inbox, .. }) = self.driven.get() {
-            // When the driver has ended, nobody needs to know.
-            let _ = inbox.send(DriverInput::Owners(new)).await;
-        }
+    /// These connections wait for the driver.
+    pub(super) fn have_ready(&self, ready: impl IntoIterator<Item = (SocketAddr, ReadyAsk)>) {
+        self.ready().extend(ready);
+    }
+
+    /// The connection with this address that is ready, if there is one.
+    pub(super) async fn take_ready(&self, addr: &SocketAddr) -> Option<Begun> {
+        let ask = self.ready().remove(addr)?;
+        let (taker, taken) = oneshot::channel();
+        // Both fail if it has ended meanwhile.
+        ask.send(taker).ok()?;
+        taken.await.ok()
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn ready(&self) -> MutexGuard<'_, HashMap<SocketAddr, ReadyAsk>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

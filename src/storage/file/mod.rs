@@ -69,6 +69,6 @@ pub(crate) use folder::{
 };
 pub use pool::FilePool;
 #[cfg(feature = "bittorrent")]
-pub(crate) use spans::{SpannedFile, SpannedStorage};
+pub(crate) use spans::{SpannedFile, SpannedLink, SpannedStorage};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

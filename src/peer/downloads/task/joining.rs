@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{DownloadTask, Join};
 use crate::content::{Content, ContentId};
 use crate::error::DownloadError;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::table::{DriverHandle, Settled};
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::local::{
@@ -185,7 +186,9 @@ impl DownloadTask {
             false => copy_stored(shared, &*shared.storage, &content, name, wanted).await?,
             true => content,
         };
+        // What another network finds and links is shared by that alone.
         if self.control.seeds()
+            && self.handle.role != Role::Torrent
             && let Ok(claim) = shared.contents.claim(id, &self.handle).await
         {
             let listed_as = wanted.asked.clone().unwrap_or_else(|| id.into());

@@ -16,6 +16,15 @@ pub(crate) struct SpannedFile {
     pub(crate) executable: bool,
 }
 
+/// A symbolic link beside the files of such a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpannedLink {
+    /// Where it lies, in the directory of the content.
+    pub(crate) path: FolderPath,
+    /// What it says. It has been checked: it leads nowhere but to these files and folders.
+    pub(crate) target: String,
+}
+
 /// A part of the content that lies in one file, or in none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
@@ -30,6 +39,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) files: Vec<SpannedFile>,
+    pub(super) links: Vec<SpannedLink>,
     pub(super) length: u64,
 }
 
@@ -120,7 +130,11 @@ mod tests {
             file("b", 8..10),
             file("c", 10..30),
         ];
-        Layout { files, length: 32 }
+        Layout {
+            files,
+            links: Vec::new(),
+            length: 32,
+        }
     }
 
     #[test]
@@ -153,6 +167,7 @@ mod tests {
         };
         let layout = Layout {
             files: vec![file("a", 0..len + 1), file("b", len + 1..3 * len)],
+            links: Vec::new(),
             length: 3 * len,
         };
         let chunks = |has: &dyn Fn(usize) -> bool| {

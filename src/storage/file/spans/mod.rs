@@ -1,6 +1,7 @@
 //! One content over several files: how torrents lie in a directory.
 
 mod layout;
+mod record;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 
 use super::blocking::{run, run_on};
 use layout::Layout;
-pub(crate) use layout::SpannedFile;
+pub(crate) use layout::{SpannedFile, SpannedLink};
 use tree::SpannedTree;
 
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
@@ -22,6 +23,7 @@ use crate::storage::{Blob, Partial, Storage, StorageError, WriteJob, check_range
 pub(crate) struct SpannedStorage {
     root: PathBuf,
     files: Arc<[SpannedFile]>,
+    links: Arc<[SpannedLink]>,
     length: u64,
     overwrites: bool,
 }
@@ -35,14 +37,22 @@ impl SpannedStorage {
         Self {
             root,
             files: files.into(),
+            links: Arc::default(),
             length,
             overwrites,
         }
     }
 
+    /// The same with these links beside the files. They are made when all is complete.
+    pub(crate) fn links(mut self, links: Vec<SpannedLink>) -> Self {
+        self.links = links.into();
+        self
+    }
+
     fn layout(&self) -> Layout {
         Layout {
             files: self.files.to_vec(),
+            links: self.links.to_vec(),
             length: self.length,
         }
     }
@@ -50,7 +60,8 @@ impl SpannedStorage {
 
 #[async_trait]
 impl Storage for SpannedStorage {
-    /// What is there of an earlier download is found again, and nothing of it is vouched for.
+    /// What is there of an earlier download is found again. What was recorded of it is vouched
+    /// for, in files that have not changed since.
     async fn create(
         &self,
         _name: &ContentName,
@@ -59,9 +70,9 @@ impl Storage for SpannedStorage {
         let (id, geometry) = (manifest.id(), manifest.geometry());
         let (root, layout, overwrites) = (self.root.clone(), self.layout(), self.overwrites);
         let opened = run(move || SpannedTree::open(root, layout, (id, geometry), overwrites));
-        let (tree, present) = opened.await?;
+        let (tree, left) = opened.await?;
         let blob = Arc::new(SpannedBlob(Arc::new(tree)));
-        Ok(Partial::resumed(blob, present))
+        Ok(Partial::resumed(blob, left.present).verified(left.verified))
     }
 
     fn path(&self, _name: &ContentName) -> Option<PathBuf> {
@@ -73,9 +84,9 @@ impl Storage for SpannedStorage {
         true
     }
 
-    async fn discard_partial(&self, _id: &ContentId) -> Result<bool, StorageError> {
-        let (root, layout) = (self.root.clone(), self.layout());
-        run(move || SpannedTree::discard(&root, &layout)).await
+    async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+        let (root, layout, id) = (self.root.clone(), self.layout(), *id);
+        run(move || SpannedTree::discard(&root, &layout, id)).await
     }
 
     /// What lies there may be another content, so nothing is opened by its name.
@@ -115,9 +126,9 @@ impl Blob for SpannedBlob {
         Some(Box::new(move || tree.write(offset, &pieces)))
     }
 
-    async fn commit(&self, _verified: &Bitfield) -> Result<(), StorageError> {
-        let tree = Arc::clone(&self.0);
-        run(move || tree.commit()).await
+    async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        let (tree, verified) = (Arc::clone(&self.0), verified.clone());
+        run(move || tree.commit(&verified)).await
     }
 
     async fn finish(&self) -> Result<(), StorageError> {
@@ -245,7 +256,7 @@ mod tests {
         let first = create(&storage).await.unwrap();
         write(&first, 1).await.unwrap();
         drop(first);
-        // Nobody vouches for any of it.
+        // Nobody vouches for what was not committed.
         let second = create(&storage).await.unwrap();
         assert_eq!(
             (present(&second), second.verified.count()),
@@ -326,6 +337,144 @@ mod tests {
         }
         partial.blob.finish().await.unwrap();
         assert_eq!(fs::read(root.path().join("t/99")).unwrap(), [7; 1000]);
+    }
+
+    fn verified(partial: &Partial) -> Vec<u32> {
+        partial.verified.iter().map(|chunk| chunk.0).collect()
+    }
+
+    /// Gives a file other bytes that nobody can tell by its stamp.
+    fn change_secretly(path: &Path) {
+        let modified = fs::metadata(path).unwrap().modified().unwrap();
+        let mut bytes = fs::read(path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(modified).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_not_verified_again_unless_its_files_changed() {
+        let (root, _) = (tempfile::tempdir().unwrap(), content());
+        let storage = storage(root.path(), false);
+        let first = create(&storage).await.unwrap();
+        for chunk in [0, 2] {
+            write(&first, chunk).await.unwrap();
+        }
+        let mut commits = Bitfield::none(3);
+        commits.insert(ChunkIndex(2));
+        first.blob.commit(&commits).await.unwrap();
+        drop(first);
+        // Of a file that has not changed, what was not committed does not count.
+        let second = create(&storage).await.unwrap();
+        assert_eq!((present(&second), verified(&second)), (vec![2], vec![2]));
+        write(&second, 0).await.unwrap();
+        drop(second);
+        // It was written after the commit.
+        let third = create(&storage).await.unwrap();
+        assert_eq!(
+            (present(&third), verified(&third)),
+            (vec![0, 1, 2], vec![2])
+        );
+        third.blob.commit(&commits).await.unwrap();
+        for chunk in [0, 1] {
+            write(&third, chunk).await.unwrap();
+        }
+        third.blob.commit(&Bitfield::all(3)).await.unwrap();
+        third.blob.finish().await.unwrap();
+        drop(third);
+        let names = |root: &Path| fs::read_dir(root).unwrap().count();
+        assert_eq!(names(root.path()), 2);
+        let complete = create(&storage).await.unwrap();
+        assert_eq!(verified(&complete), [0, 1, 2]);
+        complete.blob.finish().await.unwrap();
+        drop(complete);
+        // What is not noticed is not read.
+        change_secretly(&root.path().join("t/sub/b"));
+        assert_eq!(verified(&create(&storage).await.unwrap()), [0, 1, 2]);
+        let file = fs::File::options().append(true);
+        let touched = file.clone().open(root.path().join("t/sub/b")).unwrap();
+        touched.set_modified(std::time::SystemTime::now()).unwrap();
+        let changed = create(&storage).await.unwrap();
+        assert_eq!(
+            (present(&changed), verified(&changed)),
+            (vec![0, 1, 2], vec![0, 1])
+        );
+        drop(changed);
+        fs::remove_file(root.path().join("t/a")).unwrap();
+        let removed = create(&storage).await.unwrap();
+        assert_eq!((present(&removed), verified(&removed)), (vec![2], vec![]));
+        drop(removed);
+        storage.discard_partial(&content().1.id()).await.unwrap();
+        assert_eq!(names(root.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn record_that_is_damaged_or_reserved_by_its_name_vouches_for_nothing() {
+        let (root, (_, manifest)) = (tempfile::tempdir().unwrap(), content());
+        let storage = storage(root.path(), false);
+        let partial = create(&storage).await.unwrap();
+        for chunk in 0..3 {
+            write(&partial, chunk).await.unwrap();
+        }
+        partial.blob.finish().await.unwrap();
+        drop(partial);
+        let record = root.path().join(&record::names(manifest.id())[0]);
+        let mut bytes = fs::read(&record).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&record, bytes).unwrap();
+        assert_eq!(verified(&create(&storage).await.unwrap()), [0; 0]);
+        let path = record::names(ContentId::of(b"x"))[0].to_uppercase();
+        let files = vec![SpannedFile {
+            path: path.parse().unwrap(),
+            range: 0..3 * LEN,
+            executable: false,
+        }];
+        let storage = SpannedStorage::new(root.path(), files, 3 * LEN, true);
+        let refused = create(&storage).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::Reserved { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn links_are_made_when_all_is_there_and_replace_nothing() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let link = |path: &str, target: &str| SpannedLink {
+            path: path.parse().unwrap(),
+            target: target.to_owned(),
+        };
+        let links = vec![link("t/l", "sub/b"), link("t/new/l", "../a")];
+        let storage = |overwrites| storage(root.path(), overwrites).links(links.clone());
+        let taken = root.path().join("t/l");
+        fs::create_dir(root.path().join("t")).unwrap();
+        fs::write(&taken, "mine").unwrap();
+        for overwrites in [false, true] {
+            let refused = create(&storage(overwrites)).await.map(|_| ());
+            assert!(
+                matches!(refused, Err(StorageError::Exists { .. })),
+                "{refused:?}"
+            );
+        }
+        fs::remove_file(&taken).unwrap();
+        std::os::unix::fs::symlink("a", &taken).unwrap();
+        let refused = create(&storage(false)).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::Exists { .. })),
+            "{refused:?}"
+        );
+        for _ in 0..2 {
+            let partial = create(&storage(true)).await.unwrap();
+            for chunk in 0..3 {
+                write(&partial, chunk).await.unwrap();
+            }
+            partial.blob.finish().await.unwrap();
+            assert_eq!(fs::read_link(&taken).unwrap(), Path::new("sub/b"));
+            let second = root.path().join("t/new/l");
+            assert_eq!(fs::read(second).unwrap(), bytes[..LEN as usize + 5]);
+        }
     }
 
     #[cfg(unix)]

@@ -3,13 +3,15 @@
 //! As long as the content is not complete, each of its files has [`PART`] behind its name.
 //! When all are complete they are made durable, and get their own names. What has the name
 //! of a file already is taken for that file, and is read; it is changed only if the user
-//! wants that.
+//! wants that. Which chunks are right is recorded with each commit, so that nobody has to
+//! verify them again whose files have not changed. Symbolic links are made at the end, when what they refer to is there.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,7 +19,8 @@ use super::super::dir::{DataFile, Dir};
 use super::super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::stamp::Stamp;
-use super::layout::{Layout, Part, SpannedFile, cut};
+use super::layout::{Layout, Part, SpannedFile, SpannedLink, cut};
+use super::record::{self, SpanRecord};
 use crate::content::{Bitfield, ContentId, FolderPath, Geometry};
 use crate::storage::StorageError;
 
@@ -34,6 +37,7 @@ pub(super) struct SpannedTree {
     root: PathBuf,
     layout: Layout,
     id: ContentId,
+    geometry: Geometry,
     overwrites: bool,
     files: Mutex<Files>,
     /// The first file that was not complete, locked against others who fetch the same. It
@@ -48,6 +52,18 @@ struct Files {
     open: VecDeque<(usize, Arc<DataFile>)>,
     /// Written since they were made durable for the last time.
     dirty: BTreeSet<usize>,
+    /// What each file was when it was examined, unless it was written since.
+    stamps: Vec<Option<Stamp>>,
+    /// The record of the content.
+    recorded: Option<Vec<u8>>,
+}
+
+/// What an earlier download has left.
+pub(super) struct Left {
+    /// The chunks that may be there.
+    pub(super) present: Bitfield,
+    /// Those of them that are right: they were verified, and their files have not changed.
+    pub(super) verified: Bitfield,
 }
 
 /// What has the bytes of one file.
@@ -62,33 +78,40 @@ enum State {
 }
 
 impl SpannedTree {
-    /// Opens what is there of the content, and makes what is missing. Returns also the
-    /// chunks that may be there.
+    /// Opens what is there of the content, and makes what is missing. Returns also what was
+    /// there.
     pub(super) fn open(
         root: PathBuf,
         layout: Layout,
         (id, geometry): (ContentId, Geometry),
         overwrites: bool,
-    ) -> Result<(Self, Bitfield), StorageError> {
+    ) -> Result<(Self, Left), StorageError> {
         let paths: BTreeSet<_> = layout.files.iter().map(|file| file.path.as_str()).collect();
         for file in &layout.files {
             let part = format!("{}{PART}", file.path);
-            if paths.contains(part.as_str()) {
-                let name = part.parse().map_err(|_| StorageError::Unsupported {
-                    what: "a file of this name",
-                })?;
-                return Err(StorageError::Reserved { name });
-            }
+            let top = file.path.elements().next().unwrap_or_default();
+            let name = match () {
+                () if paths.contains(part.as_str()) => part.as_str(),
+                () if record::is_reserved(top) => top,
+                () => continue,
+            };
+            let name = name.parse().map_err(|_| StorageError::Unsupported {
+                what: "a file of this name",
+            })?;
+            return Err(StorageError::Reserved { name });
         }
         std::fs::create_dir_all(&root).map_err(|e| failed("creating", &root, e))?;
         let mut tree = Self {
             root,
             id,
+            geometry,
             overwrites,
             files: Mutex::new(Files {
                 states: vec![State::Unfinished; layout.files.len()],
                 open: VecDeque::new(),
                 dirty: BTreeSet::new(),
+                stamps: vec![None; layout.files.len()],
+                recorded: None,
             }),
             layout,
             lock: None,
@@ -97,11 +120,97 @@ impl SpannedTree {
         for (number, has) in has.iter_mut().enumerate() {
             *has = tree.prepare(number)?;
         }
+        for link in &tree.layout.links {
+            tree.check_link(link)?;
+        }
         let is_unfinished = |state: &State| *state == State::Unfinished;
         let first = tree.files().states.iter().position(is_unfinished);
         tree.lock = first.map(|first| tree.lock(first)).transpose()?;
-        let present = tree.layout.chunks_in(geometry, |file| has[file]);
-        Ok((tree, present))
+        let left = tree.left(|file| has[file]);
+        Ok((tree, left))
+    }
+
+    /// What an earlier download has left, in these files.
+    fn left(&self, has: impl Fn(usize) -> bool) -> Left {
+        let mut present = self.layout.chunks_in(self.geometry, &has);
+        let chunks = self.geometry.chunks();
+        let read = self.read_record();
+        let id = self.id;
+        let record = read.as_ref().and_then(|bytes| {
+            let bytes = Bytes::copy_from_slice(bytes);
+            SpanRecord::decode(bytes, id, chunks, self.layout.files.len())
+        });
+        let Some(record) = record else {
+            let verified = Bitfield::none(chunks);
+            return Left { present, verified };
+        };
+        let mut files = self.files();
+        let is_same = |file: usize| {
+            let stamp = files.stamps[file].map(|stamp| stamp.modified);
+            has(file) && stamp.is_some() && stamp == record.modified[file]
+        };
+        // Of files that have not changed, what is recorded is there, and nothing else.
+        let mut verified = self.layout.chunks_in(self.geometry, is_same);
+        for chunk in verified.clone().iter() {
+            if !record.verified.contains(chunk) {
+                verified.remove(chunk);
+                present.remove(chunk);
+            }
+        }
+        let stamps = files.stamps.iter_mut().zip(&record.modified);
+        for (stamp, modified) in stamps {
+            // It was settled when it was recorded.
+            if let Some(stamp) = stamp
+                && Some(stamp.modified) == *modified
+            {
+                stamp.settled = true;
+            }
+        }
+        files.recorded = read;
+        Left { present, verified }
+    }
+
+    fn read_record(&self) -> Option<Vec<u8>> {
+        let [name, _] = record::names(self.id);
+        // Where there is none, or something else, everything is verified.
+        let file = self.root().ok()?.open_existing(&name).ok()?;
+        let len = SpanRecord::len(self.geometry.chunks(), self.layout.files.len());
+        let is_one = file.stat().is_ok_and(|stat| stat.len == len as u64);
+        let read = is_one.then(|| file.read_at(0, len).ok())??;
+        Some(read.to_vec())
+    }
+
+    /// Records that these chunks are right and durable. Without a record they are verified
+    /// the next time, so it is no error if it cannot be written.
+    fn record(&self, verified: &Bitfield) {
+        let bytes = {
+            let files = self.files();
+            let bytes = SpanRecord::new(verified.clone(), &files.stamps).encode(self.id);
+            if files.recorded.as_ref() == Some(&bytes) {
+                return;
+            }
+            bytes
+        };
+        match self.write_record(&bytes) {
+            Ok(()) => self.files().recorded = Some(bytes),
+            Err(error) => {
+                tracing::warn!(path = %self.root.display(), %error, "a torrent is not recorded");
+            }
+        }
+    }
+
+    fn write_record(&self, bytes: &[u8]) -> io::Result<()> {
+        let dir = Dir::open(&self.root)?;
+        let [name, new] = record::names(self.id);
+        let file = dir.open_or_create(&new).map_err(|refused| match refused {
+            Refused::Io(error) => error,
+            Refused::Kind(kind) => io::Error::other(kind.describe()),
+        })?;
+        file.set_len(bytes.len() as u64)?;
+        file.write_at(0, &[Bytes::copy_from_slice(bytes)])?;
+        file.sync_all()?;
+        dir.replace(&new, &name)?;
+        dir.sync()
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -130,7 +239,7 @@ impl SpannedTree {
                 return Err(refused("opening", &path, Refused::Kind(found.kind)));
             }
             if found.stat.len != len && !self.overwrites {
-                return Err(self.exists(number));
+                return Err(self.exists(&self.layout.files[number].path));
             }
             if found.stat.len != len {
                 let opened = dir.open_or_create(file.path.name());
@@ -138,11 +247,17 @@ impl SpannedTree {
                 let set = opened.set_len(len);
                 set.map_err(|e| failed_to_store("resizing", &path, len, e))?;
             }
-            self.files().states[number] = State::Found;
+            let mut files = self.files();
+            files.states[number] = State::Found;
+            let is_whole = found.stat.len == len;
+            files.stamps[number] = is_whole.then(|| Stamp::of(&found.stat));
             return Ok(true);
         }
         let name = part_name(&file.path);
-        let before = look(&name)?.map_or(0, |found| found.stat.len);
+        let found = look(&name)?;
+        let before = found.map_or(0, |found| found.stat.len);
+        let whole = found.filter(|found| found.stat.len == len);
+        self.files().stamps[number] = whole.map(|found| Stamp::of(&found.stat));
         let opened = dir.open_or_create(&name);
         let opened = opened.map_err(|e| refused("creating", &path, e))?;
         if before != len {
@@ -150,6 +265,41 @@ impl SpannedTree {
             set.map_err(|e| failed_to_store("creating", &path, len, e))?;
         }
         Ok(before > 0)
+    }
+
+    /// Checks that nothing else is where a link is to be.
+    fn check_link(&self, link: &SpannedLink) -> Result<(), StorageError> {
+        let path = self.root.join(link.path.as_str());
+        let dir = self.folder_of(&link.path, true)?;
+        let found = dir.look(link.path.name().as_ref());
+        match found.map_err(|e| failed("examining", &path, e))? {
+            None => Ok(()),
+            Some(found) if found.kind == EntryKind::Link => {
+                match self.overwrites || says(&dir, link) {
+                    true => Ok(()),
+                    false => Err(self.exists(&link.path)),
+                }
+            }
+            // It is never replaced: it may have something in it.
+            Some(_) => Err(self.exists(&link.path)),
+        }
+    }
+
+    /// Makes a link, unless it is there.
+    fn finish_link(&self, link: &SpannedLink) -> Result<(), StorageError> {
+        let path = self.root.join(link.path.as_str());
+        let finishing = |e| failed("creating", &path, e);
+        self.check_link(link)?;
+        let dir = self.folder_of(&link.path, true)?;
+        if says(&dir, link) {
+            return Ok(());
+        }
+        match dir.remove(link.path.name()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(finishing(e)),
+            _ => {}
+        }
+        dir.make_link(link.path.name(), &link.target)
+            .map_err(finishing)
     }
 
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
@@ -209,9 +359,9 @@ impl SpannedTree {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         let storing = |e| failed_to_store("writing", &path, len as u64, e);
         if state == State::Unfinished {
-            self.file(number)?.write_at(at, pieces).map_err(storing)?;
-            self.files().dirty.insert(number);
-            return Ok(());
+            let file = self.file(number)?;
+            self.changes(number);
+            return file.write_at(at, pieces).map_err(storing);
         }
         let there = self.file(number)?.read_at(at, len);
         let there = there.map_err(|e| failed("reading", &path, e))?;
@@ -225,24 +375,37 @@ impl SpannedTree {
             return Ok(());
         }
         if !self.overwrites {
-            return Err(self.exists(number));
+            return Err(self.exists(&self.layout.files[number].path));
         }
         let dir = self.folder_of(&file.path, false)?;
         let opened = dir.open_or_create(file.path.name());
         let opened = opened.map_err(|e| refused("opening", &path, e))?;
-        opened.write_at(at, pieces).map_err(storing)?;
-        self.files().dirty.insert(number);
-        Ok(())
+        self.changes(number);
+        opened.write_at(at, pieces).map_err(storing)
     }
 
-    /// Makes durable what was written.
-    pub(super) fn commit(&self) -> Result<(), StorageError> {
+    /// A file is about to be written.
+    fn changes(&self, number: usize) {
+        let mut files = self.files();
+        files.dirty.insert(number);
+        files.stamps[number] = None;
+    }
+
+    /// Makes durable what was written, and records these chunks.
+    pub(super) fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
         let dirty = std::mem::take(&mut self.files().dirty);
         for number in dirty {
             let path = self.path_of(&self.layout.files[number]);
-            let synced = self.file(number)?.sync_data();
-            synced.map_err(|e| failed("syncing", &path, e))?;
+            let file = self.file(number)?;
+            file.sync_data().map_err(|e| failed("syncing", &path, e))?;
+            let stamp = examined(&file).map_err(|e| failed("examining", &path, e))?;
+            let mut files = self.files();
+            // It may be written again by now, and is examined again then.
+            if !files.dirty.contains(&number) {
+                files.stamps[number] = Some(stamp);
+            }
         }
+        self.record(verified);
         Ok(())
     }
 
@@ -254,12 +417,13 @@ impl SpannedTree {
                 continue;
             }
             self.finish_file(number)?;
-            let mut folder = file.path.parent();
-            while let Some(path) = folder {
-                folder = path.parent();
-                folders.insert(path.to_string());
-            }
+            put_parents(&mut folders, &file.path);
         }
+        for link in &self.layout.links {
+            self.finish_link(link)?;
+            put_parents(&mut folders, &link.path);
+        }
+        self.record(&Bitfield::all(self.geometry.chunks()));
         let syncing =
             |path: &Path, done: io::Result<()>| done.map_err(|e| failed("syncing", path, e));
         for folder in folders.iter().rev() {
@@ -284,14 +448,27 @@ impl SpannedTree {
         if !is_found && file.executable {
             opened.set_executable(true).map_err(finishing)?;
         }
+        let mut stamp = None;
+        if !is_found {
+            stamp = Some(examined(&opened).map_err(finishing)?);
+        }
         opened.sync_all().map_err(finishing)?;
         if !is_found {
             let dir = self.folder_of(&file.path, false)?;
             self.rename(&dir, number)?;
         }
-        let stat = opened.stat().map_err(finishing)?;
+        let stamp = match stamp {
+            Some(stamp) => stamp,
+            None => Stamp::of(&opened.stat().map_err(finishing)?),
+        };
         let mut files = self.files();
-        files.states[number] = State::Finished(Stamp::of(&stat));
+        let known = files.stamps[number].filter(|known| known.modified == stamp.modified);
+        let settled = known.is_some_and(|known| known.settled);
+        files.stamps[number] = Some(Stamp {
+            settled: stamp.settled || settled,
+            ..stamp
+        });
+        files.states[number] = State::Finished(stamp);
         // It is open for writing.
         files.open.retain(|(open, _)| *open != number);
         Ok(())
@@ -308,7 +485,7 @@ impl SpannedTree {
             renamed => renamed,
         };
         renamed.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => self.exists(number),
+            io::ErrorKind::AlreadyExists => self.exists(&self.layout.files[number].path),
             _ => failed("finishing", &self.path_of(file), e),
         })
     }
@@ -318,8 +495,12 @@ impl SpannedTree {
         self.files().open.clear();
     }
 
-    /// Removes what is not complete, and folders that are empty then.
-    pub(super) fn discard(root: &Path, layout: &Layout) -> Result<bool, StorageError> {
+    /// Removes what is not complete, folders that are empty then, and the record.
+    pub(super) fn discard(
+        root: &Path,
+        layout: &Layout,
+        id: ContentId,
+    ) -> Result<bool, StorageError> {
         let failing = |e| failed("removing", root, e);
         let mut any = false;
         let mut folders = BTreeSet::new();
@@ -346,11 +527,10 @@ impl SpannedTree {
                     Err(e) => return Err(failing(e)),
                 }
             }
-            let mut folder = parent;
-            while let Some(path) = folder {
-                folder = path.parent();
-                folders.insert(path.to_string());
-            }
+            put_parents(&mut folders, &file.path);
+        }
+        for link in &layout.links {
+            put_parents(&mut folders, &link.path);
         }
         for folder in folders.iter().rev() {
             let (parent, name) = folder.rsplit_once('/').unwrap_or(("", folder));
@@ -361,6 +541,12 @@ impl SpannedTree {
             }
         }
         if let Some(root) = enter(None)? {
+            for name in record::names(id) {
+                match root.remove(&name) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failing(e)),
+                    _ => {}
+                }
+            }
             root.sync().map_err(failing)?;
         }
         Ok(any)
@@ -452,8 +638,7 @@ impl SpannedTree {
         self.root.join(file.path.as_str())
     }
 
-    fn exists(&self, number: usize) -> StorageError {
-        let path = &self.layout.files[number].path;
+    fn exists(&self, path: &FolderPath) -> StorageError {
         let name = path.name().parse();
         StorageError::Exists {
             name: name.unwrap_or_else(|_| self.id.into()),
@@ -464,6 +649,33 @@ impl SpannedTree {
     /// Ignores poison: no change under this lock is left half done.
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stamp of a file that was just written. The clock of a file system stands still for
+/// some milliseconds; an explicit time differs from that of every later change. If it cannot
+/// be set, changes are only harder to detect, and the stamp says so.
+fn examined(file: &DataFile) -> io::Result<Stamp> {
+    let set = file.set_modified(SystemTime::now()).is_ok();
+    let stamp = Stamp::of(&file.stat()?);
+    Ok(Stamp {
+        settled: stamp.settled || set,
+        ..stamp
+    })
+}
+
+/// Whether a link is there, and says what it should.
+fn says(dir: &Dir, link: &SpannedLink) -> bool {
+    let said = dir.read_link(link.path.name().as_ref());
+    said.is_ok_and(|said| said == *link.target)
+}
+
+/// Notes all folders that something lies in.
+fn put_parents(folders: &mut BTreeSet<String>, path: &FolderPath) {
+    let mut folder = path.parent();
+    while let Some(path) = folder {
+        folder = path.parent();
+        folders.insert(path.to_string());
     }
 }
 

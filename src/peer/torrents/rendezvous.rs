@@ -1,0 +1,157 @@
+//! Where the peers of one torrent meet: the hash that it is known by on the wire, its
+//! trackers, and the peers that somebody has named. It is there before the torrent is known.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::known_peers::KnownPeers;
+use super::shared::SessionShared;
+use super::wishes::{AnnounceWishes, Figures};
+use crate::bittorrent::InfoHashV1;
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::status::ContentStatus;
+use crate::protocol::Addr;
+
+/// How much trackers are told that is missing as long as nobody knows how much that is, in
+/// bytes: what libtorrent says. Who lacks nothing would be listed as one that has all.
+const UNKNOWN_LEFT: u64 = 16 << 10;
+
+/// Where the peers of one torrent meet.
+pub(super) struct Rendezvous {
+    pub(super) session: Arc<SessionShared>,
+    /// What connections and trackers know the torrent by.
+    pub(super) info_hash: InfoHashV1,
+    /// The addresses of trackers, in tiers.
+    pub(super) trackers: Vec<Vec<String>>,
+    pub(super) peers: Arc<KnownPeers>,
+    pub(super) wishes: AnnounceWishes,
+    /// Peers were named, and there is no driver that hears of them.
+    pub(super) news: Notify,
+    /// Cancelled when the torrent is not wanted any more.
+    stop: CancellationToken,
+    is_announced: AtomicBool,
+    is_complete: AtomicBool,
+    driven: OnceLock<Driven>,
+}
+
+/// The driver of a torrent, as seen from outside.
+#[derive(Clone)]
+pub(super) struct Driven {
+    pub(super) status: watch::Receiver<ContentStatus>,
+    pub(super) inbox: mpsc::Sender<DriverInput>,
+    /// Bytes of the torrent.
+    pub(super) length: u64,
+}
+
+impl Rendezvous {
+    pub(super) fn new(
+        session: Arc<SessionShared>,
+        info_hash: InfoHashV1,
+        trackers: Vec<Vec<String>>,
+    ) -> Self {
+        Self {
+            stop: session.shared.tasks.stop.child_token(),
+            session,
+            info_hash,
+            trackers,
+            peers: Arc::default(),
+            wishes: AnnounceWishes::default(),
+            news: Notify::new(),
+            is_announced: AtomicBool::new(false),
+            is_complete: AtomicBool::new(false),
+            driven: OnceLock::new(),
+        }
+    }
+
+    /// The torrent has this driver from now on.
+    pub(super) fn driven_by(&self, driven: Driven) {
+        // Nobody else sets it.
+        let _ = self.driven.set(driven);
+    }
+
+    /// Trackers are told from now on. Returns whether that is news.
+    pub(super) fn is_to_be_announced(&self) -> bool {
+        !self.is_announced.swap(true, Ordering::Relaxed)
+    }
+
+    /// What trackers are told.
+    pub(super) fn figures(&self) -> Figures {
+        let Some(Driven { status, length, .. }) = self.driven.get() else {
+            return Figures {
+                uploaded: 0,
+                downloaded: 0,
+                left: UNKNOWN_LEFT,
+            };
+        };
+        let status = status.borrow();
+        let progress = status.progress();
+        Figures {
+            uploaded: status.uploads().bytes(),
+            downloaded: progress.downloaded,
+            left: match self.is_complete() {
+                true => 0,
+                false => length.saturating_sub(progress.verified_bytes),
+            },
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Relaxed)
+    }
+
+    /// Everything of it is here. Returns whether that is news.
+    pub(super) fn complete(&self) -> bool {
+        !self.is_complete.swap(true, Ordering::Relaxed)
+    }
+
+    /// Waits until nobody wants the torrent any more.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Nobody wants the torrent any more.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Cancelled when nobody wants the torrent any more, or before.
+    pub(super) fn child_token(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
+    /// Peers were named. The driver hears of them at once, if there is one.
+    pub(super) async fn found(&self, peers: Vec<SocketAddr>) {
+        let new = self.peers.found(peers);
+        if new.is_empty() {
+            return;
+        }
+        match self.driven.get() {
+            Some(Driven { inbox, .. }) => {
+                let new = new.into_iter().map(Addr::from).collect();
+                // When the driver has ended, nobody needs to know.
+                let _ = inbox.send(DriverInput::Owners(new)).await;
+            }
+            None => self.news.notify_one(),
+        }
+    }
+
+    /// The same for peers that the user names.
+    pub(super) fn told_of(self: &Arc<Self>, peers: Vec<SocketAddr>) {
+        if peers.is_empty() {
+            return;
+        }
+        let (tasks, meeting) = (&self.session.shared.tasks, Arc::clone(self));
+        tasks.spawn(
+            tasks.span.clone(),
+            async move { meeting.found(peers).await },
+        );
+    }
+}

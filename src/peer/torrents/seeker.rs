@@ -1,0 +1,90 @@
+//! Finds out what a torrent is of which only the hash is known, and makes a download of it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::adding::Adding;
+use super::announcer::announce;
+use super::error::TorrentError;
+use super::options::TorrentOptions;
+use super::rendezvous::Driven;
+use super::sought::{Sought, SoughtStep};
+use super::sought_talk::dial;
+use super::table::TorrentTable;
+use crate::content::ContentId;
+use crate::error::DownloadError;
+use crate::peer::downloads::task::outside::{OutsidePart, Seek};
+use crate::peer::swarm::StallReason;
+
+/// What a download needs whose torrent is sought. When it is dropped before the torrent is
+/// driven, nobody wants that any more.
+pub(super) struct Seeker {
+    pub(super) sought: Arc<Sought>,
+    pub(super) table: Arc<TorrentTable>,
+    pub(super) id: ContentId,
+    pub(super) options: TorrentOptions,
+    /// The driver, as far as it is known.
+    pub(super) driven: Driven,
+}
+
+impl Seeker {
+    fn failed(&self, source: TorrentError) -> DownloadError {
+        DownloadError::Torrent {
+            id: self.id,
+            source,
+        }
+    }
+}
+
+#[async_trait]
+impl Seek for Seeker {
+    async fn seek(&self) -> Result<(), DownloadError> {
+        announce(&self.sought.meeting);
+        let _open = self.sought.open();
+        loop {
+            dial(&self.sought);
+            match self.sought.step().await {
+                Ok(SoughtStep::Next) => {}
+                Ok(SoughtStep::Known) => return Ok(()),
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+    }
+
+    fn id(&self) -> ContentId {
+        self.id
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.sought.news()
+    }
+
+    fn stall(&self) -> StallReason {
+        self.sought.stall()
+    }
+
+    fn found(&self) -> Result<OutsidePart, DownloadError> {
+        let sought = &self.sought;
+        let Some(metainfo) = sought.known() else {
+            return Err(DownloadError::NoOwners { id: self.id });
+        };
+        let length = metainfo.total_length();
+        let adding = Adding::new(Arc::clone(&sought.meeting), metainfo, &self.options);
+        let adding = adding.map_err(|error| self.failed(error))?;
+        let driven = Driven {
+            length,
+            ..self.driven.clone()
+        };
+        Ok(adding.part(&self.table, Some(Arc::clone(sought)), driven))
+    }
+}
+
+impl Drop for Seeker {
+    fn drop(&mut self) {
+        if !self.sought.is_driven() {
+            self.sought.meeting.stop();
+        }
+    }
+}
