@@ -19,6 +19,7 @@ mod link_strangers;
 mod metadata_fetch;
 mod mutations;
 mod reference;
+mod served;
 mod sessions;
 mod tracker_http;
 mod tracker_udp;
