@@ -477,6 +477,18 @@ fn both_protocols_name_each_others_peers() {
     assert_eq!((answer.figures.complete, answer.figures.incomplete), (1, 1));
 }
 
+/// A tracker that starts again remembers contents by name. Torrents have none.
+#[test]
+fn torrents_are_not_remembered_beyond_a_restart() {
+    let now = Instant::now();
+    let registry = ShardedRegistry::new(RegistryConfig::default(), [3; 32], 1, 4, now);
+    let announce = TorrentAnnounce::new(info_hash(1), [7; 20], 6881);
+    let source = "10.0.0.1:1".parse().unwrap();
+    registry.announce(now, &source, None, &announce).unwrap();
+    assert_eq!(registry.stats().contents, 1);
+    assert_eq!(registry.snapshot(now).contents, []);
+}
+
 /// In a large swarm those are found that an announce can use, also if they are few.
 #[test]
 fn few_fit_peers_are_found_among_very_many() {

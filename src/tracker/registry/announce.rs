@@ -144,14 +144,15 @@ impl From<&UdpAnnounce> for TorrentAnnounce {
 impl TorrentAnswer {
     /// The answer over HTTP to one whose announce came from this address.
     pub fn to_http(&self, source: IpAddr) -> AnnounceAnswer {
-        let mut answer = AnnounceAnswer::default();
-        answer.interval = self.interval;
-        answer.min_interval = Some(self.min_interval);
-        answer.complete = Some(self.figures.complete);
-        answer.incomplete = Some(self.figures.incomplete);
-        answer.downloaded = Some(self.figures.downloaded);
-        answer.external_ip = Some(source);
-        answer.peers.clone_from(&self.peers);
-        answer
+        AnnounceAnswer {
+            interval: self.interval,
+            min_interval: Some(self.min_interval),
+            complete: Some(self.figures.complete),
+            incomplete: Some(self.figures.incomplete),
+            downloaded: Some(self.figures.downloaded),
+            external_ip: Some(source),
+            peers: self.peers.clone(),
+            ..AnnounceAnswer::default()
+        }
     }
 }

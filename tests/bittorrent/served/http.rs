@@ -1,6 +1,7 @@
 //! Over HTTP: what real programs send, and every form of answer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bt_lite::bittorrent::InfoHashV1;
 use bt_lite::bittorrent::tracker::http::{AnnounceAnswer, PeersForm, ScrapeAnswer, ScrapeQuery};
@@ -209,6 +210,35 @@ async fn scrape_tells_of_the_torrents_that_are_known() {
     let (_, body) = client.get(&target).await;
     let answer = ScrapeAnswer::decode(&body).unwrap();
     assert!(answer.files.keys().eq([1, 3].map(info_hash).iter()));
+}
+
+#[tokio::test]
+async fn client_that_does_not_come_again_is_forgotten() {
+    let (tracker, addr) = over_http(builder(), "127.0.0.1").await;
+    let mut client = Http::connect(addr).await;
+    client.announce(&query(1, 1000)).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(44 * 60)).await;
+    let mut client = Http::connect(addr).await;
+    assert_eq!(
+        addrs(&client.announce(&query(1, 1001)).await),
+        [local(1000)]
+    );
+    tokio::time::advance(Duration::from_secs(2 * 60)).await;
+    while tracker.stats().registry.peers > 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut client = Http::connect(addr).await;
+    assert!(client.announce(&query(1, 1001)).await.peers.is_empty());
+    assert_eq!(tracker.stats().registry.expired, 1);
+}
+
+#[tokio::test]
+async fn tracker_that_has_stopped_serves_nobody_any_more() {
+    let (tracker, _) = over_http(builder(), "127.0.0.1").await;
+    tracker.shutdown().await;
+    assert!(tracker.serve_http("127.0.0.1:0").await.is_err());
+    assert!(tracker.serve_udp("127.0.0.1:0").await.is_err());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Over UDP: packets that mean harm.
 
+use std::time::Duration;
+
 use bt_lite::bittorrent::tracker::udp::{PROTOCOL_ID, UdpRequest, UdpResponse};
 use bt_lite::tracker::{RegistryConfig, TrackerConfig};
 
@@ -63,6 +65,23 @@ async fn who_has_not_proven_its_address_is_sent_no_more_than_it_has_sent() {
     for request in requests(real) {
         let answer = client.ask(&request).await;
         assert!(!matches!(answer, UdpResponse::Error { .. }));
+    }
+}
+
+#[tokio::test]
+async fn connection_id_is_good_for_two_minutes_and_not_for_four() {
+    let (_tracker, addr) = over_udp(builder(), "127.0.0.1").await;
+    let client = Udp::connect(addr).await;
+    let request = UdpRequest::Announce {
+        connection_id: client.connection_id().await,
+        transaction_id: 1,
+        announce: announce(1, 1000),
+    };
+    tokio::time::pause();
+    for is_good in [true, false] {
+        tokio::time::advance(Duration::from_secs(120)).await;
+        let answer = client.ask(&request).await;
+        assert_eq!(matches!(answer, UdpResponse::Announce { .. }), is_good);
     }
 }
 

@@ -223,8 +223,11 @@ impl Conversation {
         };
         let figures = self.service.scrape(source, &query.info_hashes).await;
         let known = query.info_hashes.into_iter().zip(figures);
-        let mut answer = ScrapeAnswer::default();
-        answer.files = known.filter_map(|(hash, of)| Some((hash, of?))).collect();
+        let files = known.filter_map(|(hash, of)| Some((hash, of?)));
+        let answer = ScrapeAnswer {
+            files: files.collect(),
+            ..ScrapeAnswer::default()
+        };
         answer.encode()
     }
 

@@ -27,7 +27,8 @@ pub(super) use pace::Pace;
 
 /// Listens for clients over HTTP, and serves them until the tracker stops.
 pub(super) async fn serve_http(service: &Arc<Service>, addr: Addr) -> Result<Addr, BindError> {
-    let listener = match TcpTransport::new().listen_for_streams(&addr).await {
+    let bound = TcpTransport::new().listen_for_streams(&addr).await;
+    let listener = match unless_stopped(service, bound) {
         Ok(listener) => listener,
         Err(source) => return Err(BindError::Listen { addr, source }),
     };
@@ -46,7 +47,7 @@ pub(super) async fn serve_udp(
 ) -> Result<Addr, BindError> {
     let bound = bind_udp(&addr).await;
     let bound = bound.and_then(|socket| Ok((Addr::from(socket.local_addr()?), socket)));
-    let (local, socket) = match bound {
+    let (local, socket) = match unless_stopped(service, bound) {
         Ok(bound) => bound,
         Err(source) => return Err(BindError::Listen { addr, source }),
     };
@@ -56,6 +57,17 @@ pub(super) async fn serve_udp(
         .spawn(udp::serve(service.clone(), socket, local.clone(), ids));
     info!(addr = %local, "BitTorrent clients are served over UDP");
     Ok(local)
+}
+
+/// A tracker that stops serves nobody any more.
+fn unless_stopped<T>(
+    service: &Service,
+    bound: Result<T, TransportError>,
+) -> Result<T, TransportError> {
+    match service.stop.is_cancelled() {
+        true => Err(TransportError::Closed),
+        false => bound,
+    }
 }
 
 /// Binds the first address of the host that can be bound.
