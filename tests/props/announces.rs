@@ -30,6 +30,9 @@ const SOURCES: [&str; 5] = [
     "127.0.0.1:999",
 ];
 
+/// The same of heartbeats, which have a lease of 22.5 s.
+const HEARTBEAT_SECONDS: u64 = 23;
+
 /// Where announces over IPv4 reach the tracker.
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 
@@ -70,6 +73,8 @@ enum Op {
     /// A peer of this crate registers, and owns a torrent.
     Join(usize, u16, u8, bool),
     Leave(prop::sample::Index),
+    /// It sends no heartbeat any more.
+    Silence(prop::sample::Index),
     Scrape(usize),
     Wait(u64),
 }
@@ -106,6 +111,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..SOURCES.len(), 1u16..4, 0..TORRENTS, any::<bool>())
             .prop_map(|(source, port, torrent, complete)| Op::Join(source, port, torrent, complete)),
         1 => any::<prop::sample::Index>().prop_map(Op::Leave),
+        1 => any::<prop::sample::Index>().prop_map(Op::Silence),
         1 => (0..SOURCES.len()).prop_map(Op::Scrape),
         3 => (1u64..20).prop_map(Op::Wait),
     ]
@@ -120,6 +126,9 @@ struct Member {
     /// When it has announced last, and what it calls itself.
     announced: Option<(u64, u8)>,
     token: Option<Token>,
+    /// When a peer of this crate was heard last.
+    heard: u64,
+    silent: bool,
 }
 
 fn source_of(source: usize) -> SocketAddr {
@@ -129,6 +138,15 @@ fn source_of(source: usize) -> SocketAddr {
 /// Both of a /64 network are one host.
 fn host_of(source: usize) -> usize {
     if source == 3 { 2 } else { source }
+}
+
+/// All addresses of one who comes from there.
+fn any_of(source: usize, port: u16) -> Addr {
+    let any = match source_of(source).is_ipv4() {
+        true => format!("0.0.0.0:{port}"),
+        false => format!("[::]:{port}"),
+    };
+    any.parse().unwrap()
 }
 
 /// Where one who comes from there is listed.
@@ -242,6 +260,8 @@ impl Rig {
                     complete,
                     announced: Some((self.now, said.peer_id)),
                     token: None,
+                    heard: self.now,
+                    silent: false,
                 });
             }
         }
@@ -289,11 +309,7 @@ impl Rig {
     }
 
     fn join(&mut self, source: usize, port: u16, torrent: u8, complete: bool) {
-        let any = match source_of(source).is_ipv4() {
-            true => format!("0.0.0.0:{port}"),
-            false => format!("[::]:{port}"),
-        };
-        let listen = Some(any.parse().unwrap());
+        let listen = Some(any_of(source, port));
         let token = None;
         let request = TrackerRequest::Register { listen, token };
         let TrackerReply::Registered(registered) = self.handle(source, &request) else {
@@ -326,16 +342,22 @@ impl Rig {
             complete,
             announced: None,
             token: Some(token),
+            heard: self.now,
+            silent: false,
         });
     }
 
-    fn leave(&mut self, which: &prop::sample::Index) {
+    /// One of the peers of this crate, and its token.
+    fn joined(&self, which: &prop::sample::Index) -> Option<(usize, Token)> {
         let joined = self.members.iter().enumerate();
         let joined: Vec<_> = joined.filter_map(|(at, m)| Some((at, m.token?))).collect();
-        if joined.is_empty() {
+        (!joined.is_empty()).then(|| *which.get(&joined))
+    }
+
+    fn leave(&mut self, which: &prop::sample::Index) {
+        let Some((at, token)) = self.joined(which) else {
             return;
-        }
-        let (at, token) = *which.get(&joined);
+        };
         self.members.remove(at);
         self.handle(0, &TrackerRequest::Exit { token });
         self.prune();
@@ -367,17 +389,18 @@ impl Rig {
 
     fn wait(&mut self, seconds: u64) {
         self.now += seconds;
-        for member in &self.members {
+        let now = self.now;
+        let mut beats = Vec::new();
+        for member in self.members.iter_mut().filter(|member| !member.silent) {
             if let Some(token) = member.token {
-                let port = member.listed.port();
-                let any = match member.listed.is_ipv4() {
-                    true => format!("0.0.0.0:{port}"),
-                    false => format!("[::]:{port}"),
-                };
-                let listen = Some(any.parse().unwrap());
+                member.heard = now;
+                let listen = Some(any_of(member.source, member.listed.port()));
                 let token = Some(token);
-                self.handle(member.source, &TrackerRequest::Register { listen, token });
+                beats.push((member.source, TrackerRequest::Register { listen, token }));
             }
+        }
+        for (source, beat) in &beats {
+            self.handle(*source, beat);
         }
         while self
             .registry
@@ -386,11 +409,9 @@ impl Rig {
         {
             self.registry.handle_timeout(self.at());
         }
-        let now = self.now;
-        self.members.retain(|member| {
-            member
-                .announced
-                .is_none_or(|(since, _)| now - since < LEASE_SECONDS)
+        self.members.retain(|member| match member.announced {
+            Some((since, _)) => now - since < LEASE_SECONDS,
+            None => now - member.heard < HEARTBEAT_SECONDS,
         });
         self.prune();
     }
@@ -417,16 +438,21 @@ proptest! {
                     rig.join(*source, *port, *torrent, *complete);
                 }
                 Op::Leave(which) => rig.leave(which),
+                Op::Silence(which) => {
+                    if let Some((at, _)) = rig.joined(which) {
+                        rig.members[at].silent = true;
+                    }
+                }
                 Op::Scrape(source) => rig.scrape(*source),
                 Op::Wait(seconds) => rig.wait(*seconds),
             }
             rig.registry.check_invariants();
             prop_assert_eq!(rig.registry.stats().peers, rig.members.len() as u64);
         }
-        // Nothing is left in the end, and it can be used again.
-        rig.members.iter_mut().for_each(|member| member.token = None);
-        rig.wait(200);
-        rig.members.clear();
+        // Nothing is left in the end.
+        rig.members.iter_mut().for_each(|member| member.silent = true);
+        rig.wait(LEASE_SECONDS);
+        prop_assert!(rig.members.is_empty());
         let stats = rig.registry.stats();
         prop_assert_eq!((stats.peers, stats.contents, stats.ownerships), (0, 0, 0));
         rig.registry.check_invariants();
