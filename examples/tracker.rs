@@ -10,6 +10,9 @@
 //! such file, it makes one; bring it to the others by a safe way. With `--certificates DIR`
 //! it serves only those with a certificate of one authority. Both are over TLS, or with
 //! `--quic` over QUIC.
+//!
+//! With `--http ADDR` and `--udp ADDR` it serves BitTorrent clients as well, of any make. The
+//! address for a torrent is `http://HOST:PORT/announce`, or `udp://HOST:PORT`.
 
 mod common;
 
@@ -26,6 +29,12 @@ struct Args {
     /// The address at which to listen; with port 0, at any free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     listen: String,
+    /// Where to serve BitTorrent clients over HTTP.
+    #[arg(long, value_name = "ADDR")]
+    http: Vec<String>,
+    /// Where to serve BitTorrent clients over UDP.
+    #[arg(long, value_name = "ADDR")]
+    udp: Vec<String>,
     #[command(flatten)]
     members: Members,
 }
@@ -42,6 +51,14 @@ async fn run(args: Args) -> Outcome<()> {
     let transport = args.members.transport()?;
     let tracker = Tracker::builder(transport).bind(&args.listen).await?;
     print_line(format_args!("listening {}", tracker.local_addr()))?;
+    for addr in &args.http {
+        let addr = tracker.serve_http(addr).await?;
+        print_line(format_args!("announce http://{addr}/announce"))?;
+    }
+    for addr in &args.udp {
+        let addr = tracker.serve_udp(addr).await?;
+        print_line(format_args!("announce udp://{addr}"))?;
+    }
 
     interrupted.await;
     tracker.shutdown().await;

@@ -25,7 +25,7 @@
 //! | `bt_lite_peer_dial_seconds` | histogram | seconds | until a link is open that this side dials; `result`: `ok`, `failed` |
 //! | `bt_lite_peer_store_seconds` | histogram | seconds | until the storage has written a chunk |
 //! | `bt_lite_peer_commit_seconds` | histogram | seconds | until the storage has made durable what it has |
-//! | `bt_lite_tracker_requests_total` | counter | requests | requests; `kind`: `register`, `own`, `need`, `update`, `exit`, `malformed` |
+//! | `bt_lite_tracker_requests_total` | counter | requests | requests; `kind`: `register`, `own`, `need`, `update`, `exit`, `announce`, `scrape`, `malformed` |
 //! | `bt_lite_tracker_refusals_total` | counter | requests | requests that were refused as a whole; `reason`: as in [`RefusalCounts`](crate::tracker::RefusalCounts) |
 //! | `bt_lite_tracker_request_seconds` | histogram | seconds | until a request is answered; `kind` as above |
 //! | `bt_lite_tracker_connections_total` | counter | connections | connections that came; `result`: `served`, `refused` |

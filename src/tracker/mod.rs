@@ -6,6 +6,8 @@
 //! transport. [`TrackerClient`] is the other side, with which a peer, or any other
 //! program, asks trackers.
 
+#[cfg(feature = "bittorrent")]
+mod announcing;
 mod batch;
 mod client;
 mod registry;
@@ -20,6 +22,8 @@ pub use registry::{
     AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,
     RequestsPerSecond, Snapshot,
 };
+#[cfg(feature = "bittorrent")]
+pub use registry::{DEFAULT_WANTED, MAX_WANTED, TorrentAnnounce, TorrentAnswer};
 pub use server::{
     BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,
 };

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Aim, Asker, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr,
+    AddressRule, Aim, Asker, Begun, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr,
     NameOutcome, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings,
     room_for_bearer,
 };
@@ -294,7 +294,12 @@ impl RequestHandler {
             Some(held) => held,
             None => {
                 sessions.check_quota(index, known.is_none(), config)?;
-                self.begin(&mut catalog, (hash, known), entry, listing)?
+                let begun = Begun {
+                    id: entry.id,
+                    length: entry.length,
+                    complete: entry.state == OwnState::Complete,
+                };
+                self.begin(&mut catalog, (hash, known), begun, listing)?
             }
         };
         let name = catalog.apply(holding, entry, listing, config);
@@ -325,6 +330,12 @@ impl RequestHandler {
         if let Ok(index) = sessions.authenticate(now, token) {
             for id in ids {
                 self.disown_id(&mut sessions, index, id);
+            }
+            // Who has announced one torrent is here for nothing else.
+            #[cfg(feature = "bittorrent")]
+            if sessions.is_announcer(index) && sessions.owned_len(index) == 0 {
+                sessions.release(index);
+                self.peers.sub();
             }
         }
     }
@@ -373,11 +384,11 @@ impl RequestHandler {
     }
 
     /// Begins an ownership of a known content or of a new one, if there is room.
-    fn begin(
+    pub(super) fn begin(
         &self,
         catalog: &mut Catalog,
         (hash, known): (u64, Option<u32>),
-        entry: &OwnEntry,
+        begun: Begun,
         listing: &PeerListing,
     ) -> Result<Holding, Refusal> {
         let config = &self.settings.config;
@@ -393,7 +404,7 @@ impl RequestHandler {
             self.ownerships.sub();
             return Err(Refusal::Contents { max });
         }
-        Ok(catalog.begin((hash, known), entry, listing))
+        Ok(catalog.begin((hash, known), begun, listing))
     }
 
     /// Gives an owner a name that no other owner of the content uses, if there is
@@ -579,7 +590,13 @@ impl RequestHandler {
     }
 
     /// Ends an ownership, whose shard is locked.
-    fn disown(&self, sessions: &mut Sessions, catalog: &mut Catalog, index: u32, held: Holding) {
+    pub(super) fn disown(
+        &self,
+        sessions: &mut Sessions,
+        catalog: &mut Catalog,
+        index: u32,
+        held: Holding,
+    ) {
         let content_ended = catalog.disown(held, sessions.host(index));
         self.ownerships.sub();
         if content_ended {

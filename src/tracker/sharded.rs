@@ -9,10 +9,14 @@
 use std::time::Instant;
 
 use super::batch::{Asked, Replies};
+#[cfg(feature = "bittorrent")]
+use super::registry::{Membership, TorrentAnnounce, TorrentAnswer};
 use super::registry::{
     Permits, RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot,
 };
 use super::request_handler::RequestHandler;
+#[cfg(feature = "bittorrent")]
+use crate::bittorrent::{InfoHashV1, tracker::ScrapeFigures};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{Addr, ContentKey, Refusal, Token, TrackerReply, TrackerRequest};
 
@@ -203,6 +207,58 @@ impl ShardedRegistry {
         reply: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         self.handler.handle(now, from, request, permits, reply)
+    }
+
+    /// Answers an announce of a BitTorrent client, which came from `source` and reached the
+    /// tracker at its address `local` (as in [`handle_at`](Self::handle_at)).
+    ///
+    /// A torrent is the content with the id [`ContentId::of_torrent_v1`] of the 20 bytes by
+    /// which trackers know it. Whoever has announced it is one of its owners until it says
+    /// that it stops, or has not announced for one and a half of
+    /// [`RegistryConfig::announce_interval`]. So NEED by that id names it as well, and an
+    /// announce names those who own that id by OWN, at the address at which they have
+    /// registered. It is known by the torrent and its address; a peer that stops must call
+    /// itself as the one that has announced from there last.
+    ///
+    /// Costs as much as OWN and NEED.
+    ///
+    /// # Errors
+    /// [`Refusal::PeersPerHost`], [`Refusal::Peers`], [`Refusal::Contents`],
+    /// [`Refusal::OwnersPerContent`] and [`Refusal::Ownerships`] for one that is not known
+    /// yet and for which there is no room.
+    #[cfg(feature = "bittorrent")]
+    pub fn announce(
+        &self,
+        now: Instant,
+        source: &Addr,
+        local: Option<&Addr>,
+        announce: &TorrentAnnounce,
+    ) -> Result<TorrentAnswer, Refusal> {
+        let answer = self.handler.announce(now, (source, local), announce);
+        answer.map(|(answer, _)| answer)
+    }
+
+    /// The same, and what has become of the peer.
+    #[cfg(feature = "bittorrent")]
+    pub(super) fn announce_as_member(
+        &self,
+        now: Instant,
+        from: (&Addr, Option<&Addr>),
+        announce: &TorrentAnnounce,
+    ) -> Result<(TorrentAnswer, Membership), Refusal> {
+        self.handler.announce(now, from, announce)
+    }
+
+    /// Answers a scrape of a BitTorrent client, which came from `source`: the figures of
+    /// each torrent, if it has owners. Costs a step for each.
+    #[cfg(feature = "bittorrent")]
+    pub fn scrape(
+        &self,
+        now: Instant,
+        source: &Addr,
+        torrents: &[InfoHashV1],
+    ) -> Vec<Option<ScrapeFigures>> {
+        self.handler.scrape(now, source, torrents)
     }
 
     /// The contents that a NEED is about, each with a name that it has. An id is one of

@@ -21,6 +21,7 @@ mod metadata_fetch;
 mod mutations;
 mod raw_peer;
 mod reference;
+mod served;
 mod sessions;
 mod tracker_http;
 mod tracker_udp;

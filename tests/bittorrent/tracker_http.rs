@@ -45,12 +45,14 @@ prop_compose! {
         key in of("\\PC{1,20}"),
         tracker_id in of(prop::collection::vec(any::<u8>(), 1..20)),
         form in form(),
+        ip in of(addr()),
         addrs in prop::collection::vec(addr(), 2),
     ) -> AnnounceQuery {
         let mut query = AnnounceQuery::new(InfoHashV1::from_bytes(info_hash), peer_id, port);
         [query.uploaded, query.downloaded, query.left] = numbers;
         (query.event, query.num_want, query.key) = (event, num_want, key);
         (query.tracker_id, query.form) = (tracker_id, form);
+        query.ip = ip.map(|addr| addr.ip());
         for addr in addrs {
             match addr.is_ipv4() {
                 true => query.ipv4 = Some(addr),

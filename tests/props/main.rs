@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod announces;
 mod assembler;
 mod bitfield;
 mod codec;

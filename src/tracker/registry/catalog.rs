@@ -25,6 +25,9 @@ use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{OwnEntry, OwnState, Refusal};
 
+#[cfg(feature = "bittorrent")]
+mod announced;
+
 /// What came of the name in an entry of OWN.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NameOutcome {
@@ -73,6 +76,16 @@ impl Aim {
     }
 }
 
+/// An ownership that begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) id: ContentId,
+    /// The length of the content, as the owner says it.
+    pub(crate) length: u64,
+    /// Whether the owner has all of it.
+    pub(crate) complete: bool,
+}
+
 /// Who asks for owners.
 pub(crate) struct Asker {
     /// Where it listens.
@@ -100,6 +113,9 @@ pub(crate) struct Catalog {
     recalled: Recalled,
     /// The owners that a reply names. Reused for each reply.
     picks: Vec<Owner>,
+    /// Draws for announces.
+    #[cfg(feature = "bittorrent")]
+    rng_of_announces: Rng,
 }
 
 impl Catalog {
@@ -117,6 +133,8 @@ impl Catalog {
             also: HashMap::with_hasher(Keyed::derive(key, "bt_lite second addresses")),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
+            #[cfg(feature = "bittorrent")]
+            rng_of_announces: Rng::with_seed(seed.rotate_left(32).wrapping_add(shard.into())),
         }
     }
 
@@ -161,19 +179,19 @@ impl Catalog {
     pub(crate) fn begin(
         &mut self,
         (hash, known): (u64, Option<u32>),
-        entry: &OwnEntry,
+        begun: Begun,
         listing: &PeerListing,
     ) -> Holding {
         let content = match known {
             Some(content) => self.inward(content),
             None => {
-                self.recalled.remove(&entry.id);
-                self.contents.insert(hash, entry.id, entry.length)
+                self.recalled.remove(&begun.id);
+                self.contents.insert(hash, begun.id, begun.length)
             }
         };
-        let complete = entry.state == OwnState::Complete;
-        let ownership = self.ownerships.begin(complete);
+        let ownership = self.ownerships.begin(begun.complete);
         self.contents[content].unlisted += 1;
+        self.contents[content].complete += u32::from(begun.complete);
         self.list(content, ownership, listing);
         Holding {
             content: self.outward(content),
@@ -195,15 +213,25 @@ impl Catalog {
         if complete {
             self.contents[content].length = entry.length;
         }
-        if self.ownerships.is_complete(held.ownership) != complete {
-            self.ownerships.set_complete(held.ownership, complete);
-            let pos = self.ownerships.pos(held.ownership);
-            if pos != UNLISTED {
-                let owners = &mut self.contents[content].owners;
-                owners.at_mut(pos).set_complete(complete);
-            }
-        }
+        self.set_complete(content, held.ownership, complete);
         self.join_name(content, held.ownership, &entry.name, listing, config)
+    }
+
+    /// Notes whether an owner has all of a content.
+    fn set_complete(&mut self, content: u32, ownership: u32, complete: bool) {
+        if self.ownerships.is_complete(ownership) == complete {
+            return;
+        }
+        self.ownerships.set_complete(ownership, complete);
+        let pos = self.ownerships.pos(ownership);
+        let content = &mut self.contents[content];
+        match complete {
+            true => content.complete += 1,
+            false => content.complete -= 1,
+        }
+        if pos != UNLISTED {
+            content.owners.at_mut(pos).set_complete(complete);
+        }
     }
 
     /// Has an owner use a name, if another owner uses it already.
@@ -380,7 +408,9 @@ impl Catalog {
     pub(crate) fn disown(&mut self, held: Holding, host: u32) -> bool {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
+        let complete = self.ownerships.is_complete(held.ownership);
         self.contents[content].unlisted -= 1;
+        self.contents[content].complete -= u32::from(complete);
         for name in self.ownerships.names(held.ownership) {
             self.contents.leave(content, name, host);
         }
@@ -625,7 +655,10 @@ impl Catalog {
     /// All contents, with and without owners.
     pub(crate) fn known(&mut self, now: Instant) -> impl Iterator<Item = KnownContent> {
         self.recalled.expire(now);
-        let owned = self.contents.iter().map(|(_, content)| KnownContent {
+        // A torrent has neither a name nor a length to be remembered.
+        let contents = self.contents.iter();
+        let worth = contents.filter(|(_, c)| c.length > 0 || c.names.all().next().is_some());
+        let owned = worth.map(|(_, content)| KnownContent {
             id: content.id,
             length: content.length,
             names: content.names.all().cloned().collect(),
@@ -653,6 +686,7 @@ impl Catalog {
     pub(crate) fn check(&self, held: impl Iterator<Item = (Holding, PeerListing, bool)>) -> usize {
         self.contents.check();
         let (mut count, mut texts, mut named, mut seconds) = (0, 0, 0, 0);
+        let mut complete = 0;
         let mut levels = std::collections::BTreeMap::new();
         for (holding, listing, settled) in held {
             count += 1;
@@ -660,6 +694,7 @@ impl Catalog {
             let pos = self.ownerships.pos(holding.ownership);
             let level = if settled { listing.level } else { i32::MIN };
             levels.insert(holding.ownership, level);
+            complete += usize::from(self.ownerships.is_complete(holding.ownership));
             named += self.ownerships.names(holding.ownership).count() as u32;
             if pos == UNLISTED {
                 assert!(!settled || listing.addr.is_none());
@@ -679,8 +714,8 @@ impl Catalog {
             texts += usize::from(matches!(also, Some(ListenAddr::Text(_))));
             assert!(!settled || also == listing.also, "listed elsewhere as well");
             texts += usize::from(owner.text().is_some());
-            let complete = self.ownerships.is_complete(holding.ownership);
-            assert_eq!(owner.is_complete(), complete);
+            let has_all = self.ownerships.is_complete(holding.ownership);
+            assert_eq!(owner.is_complete(), has_all);
         }
         assert_eq!(count, self.ownership_count());
         assert_eq!((texts, seconds), (self.texts.len(), self.also.len()));
@@ -689,8 +724,10 @@ impl Catalog {
             assert!(content.owner_count() > 0, "a content without owners");
             content.owners.check(|owner| levels[&owner.ownership]);
             owners += content.owner_count();
+            complete -= content.complete as usize;
             names += content.names.check();
         }
+        assert_eq!(complete, 0);
         assert_eq!((owners, names), (count, named));
         count
     }

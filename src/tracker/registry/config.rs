@@ -8,6 +8,9 @@ use crate::protocol::limits::{MAX_AMBIGUOUS, MAX_HEARTBEAT, MAX_OWNERS};
 /// The shortest heartbeat interval that the protocol can express.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
+/// The shortest interval of announces: they are told it in seconds.
+pub(crate) const MIN_ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Which listening addresses a registry accepts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -120,6 +123,17 @@ pub struct RegistryConfig {
     /// Default 32, because the answer to an ambiguous name cannot list more; higher
     /// values count as 32.
     pub max_contents_per_name: u32,
+    /// How often BitTorrent clients are to announce each torrent (feature `bittorrent`): 1 s
+    /// to 24 h. Each is told another time, up to a tenth less or more, and is forgotten if it
+    /// has not come within one and a half of it. Default 30 min, as other trackers have it:
+    /// a million torrents are 600 announces a second.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
+    pub announce_interval: Duration,
+    /// How many torrents the BitTorrent clients of one host may announce together (feature
+    /// `bittorrent`). Each torrent of a client is one of [`max_peers`](Self::max_peers).
+    /// Default 1000: one client with many torrents, or many behind a NAT, and a thousandth
+    /// of all peers. IPv6 hosts are counted by their /64 network.
+    pub max_announcers_per_host: u32,
 }
 
 setters!(RegistryConfig {
@@ -140,6 +154,8 @@ setters!(RegistryConfig {
     max_owners_per_content: u32,
     max_names_per_content: u8,
     max_contents_per_name: u32,
+    announce_interval: Duration,
+    max_announcers_per_host: u32,
 });
 
 impl Default for RegistryConfig {
@@ -162,6 +178,8 @@ impl Default for RegistryConfig {
             max_owners_per_content: 1_000_000,
             max_names_per_content: 16,
             max_contents_per_name: MAX_AMBIGUOUS as u32,
+            announce_interval: Duration::from_secs(30 * 60),
+            max_announcers_per_host: 1000,
         }
     }
 }
@@ -177,7 +195,24 @@ impl RegistryConfig {
         self.heartbeat = self.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
         self.max_contents_per_name = self.max_contents_per_name.min(MAX_AMBIGUOUS as u32);
         self.max_ownerships = self.max_ownerships.min(OWNERSHIPS);
+        let interval = self.announce_interval;
+        self.announce_interval = interval.clamp(MIN_ANNOUNCE_INTERVAL, MAX_HEARTBEAT);
         self
+    }
+
+    /// How long a BitTorrent client is known after its last announce of a torrent. Longer
+    /// than any interval that it was told, as clients come late.
+    #[cfg(feature = "bittorrent")]
+    pub(crate) fn announce_lease(&self) -> Duration {
+        self.announce_interval * 3 / 2
+    }
+
+    /// How many of the fastest owners, and how many others, are named to a BitTorrent client
+    /// that is told of so many.
+    #[cfg(feature = "bittorrent")]
+    pub(crate) fn places_of(&self, wanted: usize) -> (usize, usize) {
+        let fast = self.fast_places(wanted);
+        (fast, wanted - fast)
     }
 
     /// How many of the fastest owners, and how many others, are named to one who asks

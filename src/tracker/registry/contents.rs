@@ -28,6 +28,11 @@ pub(super) struct Content {
     /// How many owners are not listed, because they do not listen.
     pub(super) unlisted: u32,
     hash: u32,
+    /// How many owners have all of it.
+    pub(super) complete: u32,
+    /// How many owners have announced that they have just got all of it.
+    #[cfg(feature = "bittorrent")]
+    pub(super) downloaded: u32,
 }
 
 impl Content {
@@ -153,6 +158,9 @@ impl Contents {
             length,
             owners: Owners::default(),
             unlisted: 0,
+            complete: 0,
+            #[cfg(feature = "bittorrent")]
+            downloaded: 0,
             names: Names::default(),
         });
         let index = match self.free.pop() {

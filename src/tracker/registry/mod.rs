@@ -22,6 +22,10 @@
 //! is read as early as possible, so that several waits become one.
 
 mod addrs;
+#[cfg(feature = "bittorrent")]
+mod announce;
+#[cfg(feature = "bittorrent")]
+mod announcers;
 mod backlog;
 mod catalog;
 mod config;
@@ -49,8 +53,12 @@ mod timer_wheel;
 mod votes;
 
 pub(super) use addrs::ListenAddr;
+#[cfg(feature = "bittorrent")]
+pub(super) use addrs::Vantage;
+#[cfg(feature = "bittorrent")]
+pub(super) use announce::{Announcer, Membership};
 pub(super) use backlog::Job;
-pub(super) use catalog::{Aim, Asker, Catalog, NameOutcome};
+pub(super) use catalog::{Aim, Asker, Begun, Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;
 pub(super) use listing::PeerListing;
 pub(super) use peers::Holding;
@@ -59,6 +67,9 @@ pub(super) use reply::{ReplyValue, ReplyWriter};
 pub(super) use sessions::{Heartbeat, Sessions};
 pub(super) use settings::Settings;
 
+#[cfg(feature = "bittorrent")]
+pub use announce::{DEFAULT_WANTED, MAX_WANTED, TorrentAnnounce, TorrentAnswer};
+pub(super) use config::MIN_ANNOUNCE_INTERVAL;
 pub use config::{AddressRule, RegistryConfig};
 pub use snapshot::{Credit, KnownContent, Snapshot};
 pub use stats::{RefusalCounts, RegistryStats, RequestCounts, RequestsPerSecond};

@@ -67,11 +67,14 @@ pub(super) enum SlotState {
     Live,
     /// There is a peer, and a peer of another host has credited it.
     Credited,
+    /// There is a peer that has announced one torrent, as BitTorrent clients do.
+    #[cfg(feature = "bittorrent")]
+    Announcer,
 }
 
 impl SlotState {
     pub(super) fn is_live(self) -> bool {
-        matches!(self, Self::Live | Self::Credited)
+        !matches!(self, Self::Free | Self::Left)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stats::RequestCounts;
+use super::stats::{KINDS, RequestCounts};
 use super::timer_wheel::Tick;
 
 /// After this many seconds a request counts half: long enough to read the
@@ -16,7 +16,7 @@ pub(super) struct RequestRates {
     updated: Duration,
     /// The counts as of the last update.
     seen: RequestCounts,
-    per_second: [f64; 5],
+    per_second: [f64; KINDS],
 }
 
 impl RequestRates {
@@ -38,7 +38,7 @@ impl RequestRates {
 
     /// The rates as of the last update, in the order of
     /// [`RequestCounts::values`].
-    pub(super) fn per_second(&self) -> [f64; 5] {
+    pub(super) fn per_second(&self) -> [f64; KINDS] {
         self.per_second
     }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text, Vantage};
+#[cfg(feature = "bittorrent")]
+use super::announcers::Announcers;
 use super::backlog::{Backlog, Job};
 use super::config::{AddressRule, RegistryConfig};
 use super::decay::{self, RateDecay};
@@ -16,10 +18,13 @@ use super::peers::{Holding, Peer, Peers, SlotState};
 use super::request_rates::RequestRates;
 use super::settings::Settings;
 use super::snapshot::Credit;
-use super::stats::{RefusalCounts, RegistryStats, RequestCounts};
+use super::stats::{KINDS, RefusalCounts, RegistryStats, RequestCounts};
 use super::table::Table;
 use super::timer_wheel::{Tick, TimerWheel};
 use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
+
+#[cfg(feature = "bittorrent")]
+mod announcing;
 
 /// One in this number of slots of the tables of hosts stays empty.
 const HOST_CROWD: usize = 8;
@@ -41,6 +46,8 @@ pub(crate) struct Sessions {
     also: BTreeMap<u32, AlsoListens>,
     /// How many peers each host has, by the host's hash.
     hosts: HostCounts,
+    #[cfg(feature = "bittorrent")]
+    announcers: Announcers,
     /// How many contents the peers of each host own beyond the first one of each
     /// peer, where that is more than zero.
     extra_contents: Table,
@@ -119,6 +126,8 @@ impl Sessions {
             texts: TextAddrs::default(),
             also: BTreeMap::new(),
             hosts: HostCounts::new(bits, shard),
+            #[cfg(feature = "bittorrent")]
+            announcers: Announcers::new(key, bits, shard),
             extra_contents: Table::new(HOST_CROWD, bits),
             reports: Table::new(HOST_CROWD, bits),
             backlog: Backlog::default(),
@@ -145,6 +154,11 @@ impl Sessions {
         if let TrackerRequest::Own { entries, .. } = request {
             self.announced += entries.len() as u64;
         }
+        self.counted(now);
+    }
+
+    /// Brings the rates up to date after a request that came at `now`.
+    fn counted(&mut self, now: Instant) {
         let tick = self.wheel.tick_at(now);
         if self.rates.is_due(tick) {
             let elapsed = self.wheel.elapsed(now);
@@ -167,7 +181,7 @@ impl Sessions {
     }
 
     /// How many requests of each kind arrive in a second.
-    pub(crate) fn requests_per_second(&self) -> [f64; 5] {
+    pub(crate) fn requests_per_second(&self) -> [f64; KINDS] {
         self.rates.per_second()
     }
 
@@ -654,11 +668,22 @@ impl Sessions {
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
         self.also.remove(&index);
+        self.leave_host(index, host);
+        self.backlog.end(index);
+        self.peers.release(index, state);
+    }
+
+    /// A host has one peer less: this one.
+    fn leave_host(&mut self, index: u32, host: u32) {
+        #[cfg(feature = "bittorrent")]
+        if self.peers[index].state == SlotState::Announcer {
+            self.announcers.remove(index, host);
+            return;
+        }
+        let _ = index;
         if self.hosts.sub(host) == 0 {
             self.reports.remove(host, |_| true);
         }
-        self.backlog.end(index);
-        self.peers.release(index, state);
     }
 
     /// The next peer whose lease has run out. Each look costs one of `budget`.
@@ -674,8 +699,9 @@ impl Sessions {
             if !peer.state.is_live() {
                 peer.state = SlotState::Free;
             } else if peer.deadline > tick {
-                let deadline = peer.deadline;
-                self.enter(index, deadline);
+                // One that is further off has more turns before.
+                let turn = peer.deadline.min(tick + self.wheel.lease_ticks());
+                self.enter(index, turn);
             } else {
                 return Some(index);
             }
@@ -778,6 +804,8 @@ impl Sessions {
         let mut hosts = BTreeMap::<u32, u32>::new();
         let mut extra = BTreeMap::<u32, u32>::new();
         let (mut texts, mut in_wheel) = (0, Vec::new());
+        #[cfg(feature = "bittorrent")]
+        let (mut announcing, mut announcers) = (BTreeMap::<u32, u32>::new(), Vec::new());
         for (index, peer) in self.peers.check() {
             if peer.state != SlotState::Free {
                 in_wheel.push(index);
@@ -785,6 +813,13 @@ impl Sessions {
             if peer.state.is_live() {
                 let more = self.peers.owned_len(index).saturating_sub(1) as u32;
                 *extra.entry(peer.host).or_default() += more;
+                #[cfg(feature = "bittorrent")]
+                if peer.state == SlotState::Announcer {
+                    announcers.push(index);
+                    *announcing.entry(peer.host).or_default() += 1;
+                    texts += usize::from(matches!(peer.addr, PackedAddr::Text(_)));
+                    continue;
+                }
                 *hosts.entry(peer.host).or_default() += 1;
                 texts += usize::from(matches!(peer.addr, PackedAddr::Text(_)));
             }
@@ -795,6 +830,13 @@ impl Sessions {
                 .all(|(host, _)| hosts.contains_key(&host))
         );
         assert_eq!(hosts, self.hosts.iter().collect());
+        #[cfg(feature = "bittorrent")]
+        {
+            assert_eq!(announcing, self.announcers.hosts().collect());
+            let mut known: Vec<_> = self.announcers.check().collect();
+            known.sort_unstable();
+            assert_eq!(announcers, known);
+        }
         extra.retain(|_, count| *count > 0);
         assert_eq!(extra, self.extra_contents.iter().collect());
         assert!(self.backlog.len() <= in_wheel.len());

@@ -1,6 +1,9 @@
 //! What all shards of a registry have in common and what never changes: the
 //! figures, the epoch, and which shard a peer or a content belongs to.
 
+#[cfg(feature = "bittorrent")]
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use super::addrs::{ListenAddr, Vantage};
 use super::config::{AddressRule, RegistryConfig};
 use super::keyed::{self, Keyed, KeyedIds};
@@ -72,6 +75,28 @@ impl Settings {
     pub(crate) fn locate(&self, id: &ContentId) -> (u64, u32) {
         let hash = self.ids.hash(id);
         (hash, (hash >> 32) as u32 & self.mask())
+    }
+
+    /// The address at which a BitTorrent client is listed that announces from `source`: at
+    /// this IP, or at that which it comes from.
+    ///
+    /// # Errors
+    /// As [`listed`](Self::listed).
+    #[cfg(feature = "bittorrent")]
+    pub(crate) fn listed_at(
+        &self,
+        source: &Addr,
+        named: Option<IpAddr>,
+        port: u16,
+    ) -> Result<Option<ListenAddr>, Refusal> {
+        let Some(from) = source.socket_addr() else {
+            return Ok(None);
+        };
+        let ip = named.unwrap_or(match from.ip().to_canonical() {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
+        self.listed(source, Some(&SocketAddr::new(ip, port).into()))
     }
 
     /// The address at which a peer is listed that registers from `source`, if

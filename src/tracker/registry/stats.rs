@@ -33,6 +33,9 @@ pub struct RegistryStats {
     pub refusals: RefusalCounts,
 }
 
+/// How many kinds of requests there are.
+pub(crate) const KINDS: usize = 7;
+
 /// Requests by kind, including refused ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,6 +55,10 @@ pub struct RequestCounts {
     pub update: u64,
     /// EXIT.
     pub exit: u64,
+    /// Announces of BitTorrent clients, over HTTP and UDP.
+    pub announce: u64,
+    /// Scrapes of BitTorrent clients, over HTTP and UDP.
+    pub scrape: u64,
 }
 
 /// Requests per second, by kind.
@@ -73,32 +80,47 @@ pub struct RequestsPerSecond {
     pub update: u64,
     /// EXIT.
     pub exit: u64,
+    /// Announces of BitTorrent clients, over HTTP and UDP.
+    pub announce: u64,
+    /// Scrapes of BitTorrent clients, over HTTP and UDP.
+    pub scrape: u64,
 }
 
 impl RequestsPerSecond {
     /// Adds up the rates of all shards, each in the order of the fields.
-    pub(crate) fn sum(shards: impl Iterator<Item = [f64; 5]>) -> Self {
-        let mut sum = [0.0; 5];
+    pub(crate) fn sum(shards: impl Iterator<Item = [f64; KINDS]>) -> Self {
+        let mut sum = [0.0; KINDS];
         for rates in shards {
             sum.iter_mut()
                 .zip(rates)
                 .for_each(|(sum, rate)| *sum += rate);
         }
-        let [register, own, need, update, exit] = sum.map(|rate| rate.round() as u64);
+        let [register, own, need, update, exit, announce, scrape] =
+            sum.map(|rate| rate.round() as u64);
         Self {
             register,
             own,
             need,
             update,
             exit,
+            announce,
+            scrape,
         }
     }
 }
 
 impl RequestCounts {
     /// The counts in the order of the fields.
-    pub(super) fn values(&self) -> [u64; 5] {
-        [self.register, self.own, self.need, self.update, self.exit]
+    pub(super) fn values(&self) -> [u64; KINDS] {
+        [
+            self.register,
+            self.own,
+            self.need,
+            self.update,
+            self.exit,
+            self.announce,
+            self.scrape,
+        ]
     }
 
     /// Adds the counts of another shard.
@@ -108,6 +130,8 @@ impl RequestCounts {
         self.need += other.need;
         self.update += other.update;
         self.exit += other.exit;
+        self.announce += other.announce;
+        self.scrape += other.scrape;
     }
 
     /// Counts one request.

@@ -91,6 +91,14 @@ impl TimerWheel {
         self.moment(now).deadline
     }
 
+    /// The tick at which a lease of another length ends that begins now.
+    #[cfg(feature = "bittorrent")]
+    pub(super) fn deadline_after(&mut self, now: Instant, lease: Duration) -> Tick {
+        let ends = self.moment(now).elapsed.saturating_add(lease);
+        let tick = nanos(ends).div_ceil(nanos(self.tick));
+        tick.min(u64::from(Tick::MAX / 2)) as Tick
+    }
+
     /// Computed once per request, which asks for it several times.
     fn moment(&mut self, now: Instant) -> Moment {
         match self.last {
@@ -128,7 +136,8 @@ impl TimerWheel {
 
     /// Enters a slot for its deadline. While turns are overdue the ring may be too
     /// short for that; then it is entered for an earlier turn, at which it must be
-    /// entered again. Returns what follows it from now on.
+    /// entered again. Returns what follows it from now on. A deadline further away than
+    /// that of a lease that begins now must be entered for the latter first.
     #[must_use]
     pub(super) fn insert(&mut self, slot: u32, deadline: Tick) -> Link {
         if self.entries == 0 {

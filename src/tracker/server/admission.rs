@@ -147,7 +147,12 @@ impl Admission {
     /// connection gives way: one of the same host if that has as many connections
     /// as it may, otherwise one of the host with most silent connections.
     pub(super) fn admit(self: &Arc<Self>, remote: &Addr) -> Decision {
-        let decision = self.decide(remote);
+        self.admit_as(remote, false)
+    }
+
+    /// The same. A proxy stands for many hosts, and has no bound of its own.
+    pub(super) fn admit_as(self: &Arc<Self>, remote: &Addr, is_proxy: bool) -> Decision {
+        let decision = self.decide(remote, is_proxy);
         let result = match decision {
             Decision::Serve(_) => "served",
             Decision::TurnAway(_) | Decision::Drop => "refused",
@@ -156,13 +161,13 @@ impl Admission {
         decision
     }
 
-    fn decide(self: &Arc<Self>, remote: &Addr) -> Decision {
+    fn decide(self: &Arc<Self>, remote: &Addr, is_proxy: bool) -> Decision {
         let host = HostKey::of(remote);
         let mut counts = self.counts();
         let of_host = counts.hosts.get(&host).map_or(0, |of_host| of_host.open);
         let room = if self.max == 0 || self.max_per_host == 0 {
             false
-        } else if of_host >= self.max_per_host {
+        } else if of_host >= self.max_per_host && !is_proxy {
             self.revoke_one(&mut counts, Some(host.clone()))
         } else if counts.open >= self.max {
             let most = counts.silent.last_key_value();

@@ -1,5 +1,6 @@
 //! The figures of a tracker, and why it may not start.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,7 +11,7 @@ use crate::error::ConfigError;
 use crate::io_error::IoError;
 use crate::protocol::Addr;
 use crate::protocol::limits::MAX_HEARTBEAT;
-use crate::tracker::RegistryConfig;
+use crate::tracker::registry::{MIN_ANNOUNCE_INTERVAL, RegistryConfig};
 use crate::transport::TransportError;
 
 /// The shortest heartbeat interval that the protocol can express.
@@ -46,6 +47,15 @@ pub struct TrackerConfig {
     /// rarely need the same shard. With another number, other owners are drawn at
     /// random.
     pub shards: u32,
+    /// How many announces and scrapes the BitTorrent clients of one host may send in a second,
+    /// on the average of ten (feature `bittorrent`). At least 1. Default 100: a client with a
+    /// thousand torrents announces all of them when it starts. What is more is refused over
+    /// HTTP, and not answered over UDP. IPv6 hosts are counted by their /64 network.
+    pub max_announces_per_host: u32,
+    /// The proxies before [`Tracker::serve_http`](crate::Tracker::serve_http) that tell for
+    /// whom they ask, in `X-Forwarded-For` (feature `bittorrent`). Their connections are
+    /// bounded by `max_connections` alone. Default: none, as anybody can write such a field.
+    pub trusted_proxies: Vec<IpAddr>,
     /// How [`TrackerBuilder::access`](crate::TrackerBuilder::access) is asked.
     pub access: AccessConfig,
 }
@@ -55,6 +65,8 @@ setters!(TrackerConfig {
     max_connections: usize,
     max_connections_per_host: usize,
     shards: u32,
+    max_announces_per_host: u32,
+    trusted_proxies: Vec<IpAddr>,
     access: AccessConfig,
 });
 
@@ -65,6 +77,8 @@ impl Default for TrackerConfig {
             max_connections: 4096,
             max_connections_per_host: 256,
             shards: 64,
+            max_announces_per_host: 100,
+            trusted_proxies: Vec::new(),
             access: AccessConfig::default(),
         }
     }
@@ -79,6 +93,14 @@ impl TrackerConfig {
         let bounds = [
             ("max_connections", self.max_connections),
             ("max_connections_per_host", self.max_connections_per_host),
+            (
+                "max_announces_per_host",
+                self.max_announces_per_host as usize,
+            ),
+            (
+                "registry.max_announcers_per_host",
+                registry.max_announcers_per_host as usize,
+            ),
             ("registry.max_owners", usize::from(registry.max_owners)),
             ("registry.max_peers", registry.max_peers as usize),
             (
@@ -105,6 +127,14 @@ impl TrackerConfig {
                 field: "registry.heartbeat",
                 found: format!("{heartbeat:?}"),
                 allowed: format!("between {MIN_HEARTBEAT:?} and {MAX_HEARTBEAT:?}"),
+            });
+        }
+        let interval = registry.announce_interval;
+        if !(MIN_ANNOUNCE_INTERVAL..=MAX_HEARTBEAT).contains(&interval) {
+            return Err(ConfigError::OutOfRange {
+                field: "registry.announce_interval",
+                found: format!("{interval:?}"),
+                allowed: format!("between {MIN_ANNOUNCE_INTERVAL:?} and {MAX_HEARTBEAT:?}"),
             });
         }
         if registry.random_percent > 100 {

@@ -16,6 +16,8 @@ mod registrations;
 mod revoking;
 mod service;
 mod token_binding;
+#[cfg(feature = "bittorrent")]
+mod torrents;
 mod tracker;
 
 pub use config::{BindError, TrackerConfig};

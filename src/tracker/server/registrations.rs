@@ -32,6 +32,7 @@ struct Registration {
     /// From where it has registered over the other family of addresses.
     also: Option<Addr>,
     heard: Instant,
+    lease: Duration,
     registered: Standing,
     owned: Standing,
 }
@@ -66,18 +67,24 @@ impl Registrations {
 
     /// Somebody has registered, for the first time or again.
     pub(super) fn registered(&self, now: Instant, token: Token, who: &Who) {
+        self.registered_for(now, token, who, self.lease);
+    }
+
+    /// The same, with a lease of its own.
+    pub(super) fn registered_for(&self, now: Instant, token: Token, who: &Who, lease: Duration) {
         let mut state = self.state();
         let registration = state.by_token.entry(token).or_insert_with(|| Registration {
             who: who.clone(),
             also: None,
             heard: now,
+            lease,
             registered: Standing::default(),
             owned: Standing::default(),
         });
         (registration.who, registration.heard) = (who.clone(), now);
         if state.by_token.len() >= state.prune_at {
             let lives = |registration: &mut Registration| {
-                now.saturating_duration_since(registration.heard) <= self.lease
+                now.saturating_duration_since(registration.heard) <= registration.lease
             };
             state.by_token.retain(|_, registration| lives(registration));
             state.prune_at = (2 * state.by_token.len()).max(FIRST_PRUNE);

@@ -1,6 +1,8 @@
 //! What all tasks of a tracker share.
 
 use std::borrow::Cow;
+#[cfg(feature = "bittorrent")]
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +17,8 @@ use super::admission::Admission;
 use super::permission::{Permission, ask};
 use super::registrations::{Part, Registrations};
 use super::token_binding::{TOKEN_IN_REPLY, TokenBinding};
+#[cfg(feature = "bittorrent")]
+use super::torrents::Pace;
 use crate::access::{AccessGate, Verdict, Who};
 use crate::metrics::{self, Timer};
 use crate::protocol::limits::MAX_OWNERS;
@@ -26,6 +30,11 @@ use crate::transport::{Connection, TransportError, Whereabouts};
 
 /// How long a stopping tracker gives its connections to write pending replies.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause after accepting has failed, so that a lasting
+/// error (no more file descriptors, say) costs next to nothing.
+pub(super) const ACCEPT_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_secs(1));
 
 /// The usual length of a reply without owners, and of each owner, in bytes.
 const REPLY_LEN: usize = 96;
@@ -92,16 +101,28 @@ pub(super) struct Service {
     tokens: TokenBinding,
     /// Whether the transport promises to tell who is at the other end.
     authenticates: bool,
+    /// What BitTorrent clients need besides.
+    #[cfg(feature = "bittorrent")]
+    pub(super) torrents: ForTorrents,
     malformed: AtomicU64,
     shutting_down: AtomicU64,
     denied: AtomicU64,
-    /// Who was not let in because the policy could not tell.
+    /// Who was not let in because the policy could not tell, or has asked too often.
     unsure: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
     pub(super) registered: Notify,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) started: Instant,
+}
+
+/// What is set up for BitTorrent clients.
+#[cfg(feature = "bittorrent")]
+pub(super) struct ForTorrents {
+    pub(super) pace: Pace,
+    pub(super) trusted_proxies: Vec<IpAddr>,
+    /// How long one who has announced is known.
+    pub(super) lease: Duration,
 }
 
 impl Service {
@@ -111,6 +132,7 @@ impl Service {
         access: Option<Arc<AccessGate>>,
         (tokens, lease): (TokenBinding, Duration),
         authenticates: bool,
+        #[cfg(feature = "bittorrent")] torrents: ForTorrents,
     ) -> Self {
         Self {
             registry,
@@ -119,6 +141,8 @@ impl Service {
             registrations: Registrations::new(lease),
             tokens,
             authenticates,
+            #[cfg(feature = "bittorrent")]
+            torrents,
             malformed: AtomicU64::new(0),
             shutting_down: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -299,8 +323,7 @@ impl Service {
     ) {
         if let Err(refusal) = outcome {
             debug!(%refusal, "request refused");
-            let reason = ("reason", reason_of(refusal));
-            metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
+            count_refusal(refusal);
             return;
         }
         if self.access.is_some() || who.identity.is_some() {
@@ -315,7 +338,7 @@ impl Service {
     }
 
     /// Records an answer, and what the registry holds after it.
-    fn record(&self, timer: Timer, kind: &'static str) {
+    pub(super) fn record(&self, timer: Timer, kind: &'static str) {
         if cfg!(feature = "metrics") {
             metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", kind), 1);
             timer.record_as(metrics::TRACKER_ANSWER, ("kind", kind));
@@ -366,15 +389,20 @@ impl Service {
         self.refuse(Refusal::Denied)
     }
 
-    /// Refuses a REGISTER that does not come to the registry.
-    fn refuse(&self, refusal: Refusal) -> Vec<u8> {
+    /// Counts the refusal of a request that does not come to the registry, as it is denied,
+    /// or cannot be answered now.
+    pub(super) fn count_unanswered(&self, refusal: &Refusal) {
         let count = match refusal {
             Refusal::Denied => &self.denied,
             _ => &self.unsure,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let reason = ("reason", reason_of(&refusal));
-        metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
+        count_refusal(refusal);
+    }
+
+    /// Refuses a REGISTER that does not come to the registry.
+    fn refuse(&self, refusal: Refusal) -> Vec<u8> {
+        self.count_unanswered(&refusal);
         let mut reply = Vec::with_capacity(REPLY_LEN);
         ReplyWriter::reply(&mut reply, TrackerReply::Refused(refusal));
         reply
@@ -447,6 +475,12 @@ fn kind_of(request: &TrackerRequest) -> &'static str {
         TrackerRequest::Update { .. } => "update",
         TrackerRequest::Exit { .. } => "exit",
     }
+}
+
+/// Records a refusal.
+pub(super) fn count_refusal(refusal: &Refusal) {
+    let reason = ("reason", reason_of(refusal));
+    metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
 }
 
 /// The name of a refusal in metrics: that of its field in

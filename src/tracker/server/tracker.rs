@@ -12,8 +12,13 @@ use super::admission::{Admission, Decision};
 use super::config::{BindError, TrackerConfig};
 use super::connection;
 use super::revoking;
-use super::service::{Service, now};
+use super::service::{ACCEPT_PAUSES, Service, now};
 use super::token_binding::TokenBinding;
+#[cfg(feature = "bittorrent")]
+use super::{
+    service::ForTorrents,
+    torrents::{self, Pace},
+};
 use crate::access::{AccessGate, AccessPolicy};
 use crate::error::checked_addr;
 use crate::io_error::IoError;
@@ -23,10 +28,6 @@ use crate::tracker::sharded::ShardedRegistry;
 use crate::transport::{Listener, Transport, TransportError};
 
 pub use super::service::SHUTDOWN_TIMEOUT;
-
-/// The first and the longest pause after accepting has failed, so that a lasting
-/// error (no more file descriptors, say) costs next to nothing.
-const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// A running tracker. Clones are handles to the same tracker. It stops with
 /// [`shutdown`](Self::shutdown), or once the last handle is dropped.
@@ -210,6 +211,12 @@ impl TrackerBuilder {
         let now = now();
         let shards = self.config.shards;
         let lease = self.config.registry.lease();
+        #[cfg(feature = "bittorrent")]
+        let torrents = ForTorrents {
+            pace: Pace::new(self.config.max_announces_per_host, now),
+            trusted_proxies: self.config.trusted_proxies,
+            lease: self.config.registry.announce_lease(),
+        };
         let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
         if let Some(snapshot) = &self.snapshot {
             registry.restore(now, snapshot);
@@ -221,7 +228,15 @@ impl TrackerBuilder {
         let tokens = (TokenBinding::new(&key), lease);
         let access = self.access;
         let access = access.map(|policy| AccessGate::new(policy, self.config.access));
-        let service = Service::new(registry, admission, access.clone(), tokens, authenticates);
+        let service = Service::new(
+            registry,
+            admission,
+            access.clone(),
+            tokens,
+            authenticates,
+            #[cfg(feature = "bittorrent")]
+            torrents,
+        );
         let service = Arc::new(service);
         if let Some(gate) = access {
             service.tasks.spawn(revoking::watch(service.clone(), gate));
@@ -254,6 +269,63 @@ impl Tracker {
     /// The address to which peers connect.
     pub fn local_addr(&self) -> &Addr {
         &self.handle.local_addr
+    }
+
+    /// Serves BitTorrent clients over HTTP as well, at `/announce` and `/scrape`, from the
+    /// same registry ([`ShardedRegistry::announce`]), until the tracker stops. Returns where
+    /// it listens; the address of such a tracker in a torrent is `http://HOST:PORT/announce`.
+    /// May be called several times, for several addresses.
+    ///
+    /// Connections count among those of the tracker. The address of a client is that of its
+    /// connection, unless that is of a proxy which is
+    /// [trusted](TrackerConfig::trusted_proxies). An [`access`](TrackerBuilder::access) policy
+    /// is asked about the content [`ContentId::of_torrent_v1`](crate::ContentId::of_torrent_v1):
+    /// an announce is to register, to own and to list. That is also how to serve none but a
+    /// few torrents.
+    ///
+    /// ```
+    /// use bt_lite::{MemoryNetwork, tracker::Tracker};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = MemoryNetwork::new(1);
+    /// let tracker = Tracker::builder(network.endpoint("tracker"));
+    /// let tracker = tracker.bind("memory:tracker").await?;
+    /// let addr = tracker.serve_http("127.0.0.1:0").await?;
+    /// println!("http://{addr}/announce");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Cancel safe: a dropped future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`BindError`]: the address is invalid, or TCP cannot listen there.
+    #[cfg(feature = "bittorrent")]
+    pub async fn serve_http<A>(&self, addr: A) -> Result<Addr, BindError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        torrents::serve_http(&self.handle.service, checked_addr(addr)?).await
+    }
+
+    /// Like [`serve_http`](Self::serve_http), over UDP: `udp://HOST:PORT`. A host with several
+    /// addresses should be served at each of them, as clients take an answer from no other
+    /// address than that which they have asked.
+    ///
+    /// Cancel safe: a dropped future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`BindError`]: the address is invalid, UDP cannot be received there, or the operating
+    /// system has no random bytes.
+    #[cfg(feature = "bittorrent")]
+    pub async fn serve_udp<A>(&self, addr: A) -> Result<Addr, BindError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        torrents::serve_udp(&self.handle.service, checked_addr(addr)?, random()?).await
     }
 
     /// What the tracker holds, and what it has done since its start.

@@ -75,6 +75,8 @@ pub struct AnnounceQuery {
     pub tracker_id: Option<Vec<u8>>,
     /// In which form to answer.
     pub form: PeersForm,
+    /// Where the peer says to be. Trackers should ignore it.
+    pub ip: Option<IpAddr>,
     /// The other address of a peer that announces over IPv6 (BEP 7).
     pub ipv4: Option<SocketAddr>,
     /// The other address of a peer that announces over IPv4 (BEP 7).
@@ -96,6 +98,7 @@ impl AnnounceQuery {
             key: None,
             tracker_id: None,
             form: PeersForm::default(),
+            ip: None,
             ipv4: None,
             ipv6: None,
         }
@@ -132,6 +135,9 @@ impl AnnounceQuery {
         }
         if let Some(id) = &self.tracker_id {
             put("trackerid", &encode(id));
+        }
+        if let Some(ip) = self.ip {
+            put("ip", &encode(ip.to_string().as_bytes()));
         }
         for (key, addr) in [("ipv4", self.ipv4), ("ipv6", self.ipv6)] {
             if let Some(addr) = addr {
@@ -192,6 +198,7 @@ impl AnnounceQuery {
                 (false, true) => PeersForm::Full,
                 (false, false) => PeersForm::FullWithoutIds,
             },
+            ip: find("ip").and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()),
             ipv4: addr("ipv4", false),
             ipv6: addr("ipv6", true),
         })
