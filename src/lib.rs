@@ -126,7 +126,8 @@
 //! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
 //!   each content. `quic-aws-lc-rs` has the other cryptography.
 //! - `bittorrent`: torrents, fetched from and shared with BitTorrent clients beside the other
-//!   contents of a peer, and the formats of BitTorrent: see `bt_lite::bittorrent`.
+//!   contents of a peer; a tracker that serves those clients (`Tracker::serve_http`,
+//!   `serve_udp`); and the formats of BitTorrent: see `bt_lite::bittorrent`.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.

@@ -58,14 +58,16 @@ impl ContentId {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The id by which this crate knows a torrent of version 1, with this info hash. No
-    /// other peer sees it.
+    /// The id by which this crate knows a torrent of version 1, with this info hash. A
+    /// tracker of this crate knows all torrents so: those of version 2 by the first 20 bytes
+    /// of their hash, as announces have them. Peers do not tell it each other.
     #[cfg(feature = "bittorrent")]
     pub fn of_torrent_v1(info_hash: &[u8; 20]) -> Self {
         Self(blake3::derive_key(TORRENT_V1, info_hash))
     }
 
-    /// The same of a torrent of version 2, with the whole of its info hash.
+    /// The id by which a peer knows a torrent of version 2, with the whole of its info hash.
+    /// No other program sees it.
     #[cfg(feature = "bittorrent")]
     pub fn of_torrent_v2(info_hash: &[u8; 32]) -> Self {
         Self(blake3::derive_key(TORRENT_V2, info_hash))

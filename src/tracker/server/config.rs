@@ -52,7 +52,7 @@ pub struct TrackerConfig {
     /// thousand torrents announces all of them when it starts. What is more is refused over
     /// HTTP, and not answered over UDP. IPv6 hosts are counted by their /64 network.
     pub max_announces_per_host: u32,
-    /// The proxies before [`Tracker::serve_http`](crate::Tracker::serve_http) that tell for
+    /// The proxies before `Tracker::serve_http` that tell for
     /// whom they ask, in `X-Forwarded-For` (feature `bittorrent`). Their connections are
     /// bounded by `max_connections` alone. Default: none, as anybody can write such a field.
     pub trusted_proxies: Vec<IpAddr>,

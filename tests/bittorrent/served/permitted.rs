@@ -10,7 +10,7 @@ use bt_lite::bittorrent::tracker::http::{AnnounceAnswer, AnswerError, ScrapeAnsw
 use bt_lite::bittorrent::tracker::udp::{UdpRequest, UdpResponse};
 use tokio::sync::watch;
 
-use super::{Http, Udp, builder, info_hash, over_http, over_udp, query};
+use super::{Http, Udp, announce, builder, info_hash, over_http, over_udp, query};
 
 /// Serves these torrents only, and says when that changes.
 struct Whitelist {
@@ -92,6 +92,50 @@ async fn torrents_that_are_not_on_the_list_are_refused_over_udp() {
     let leechers: Vec<u32> = figures.iter().map(|of| of.incomplete).collect();
     assert_eq!(leechers, [1, 0]);
     assert_eq!(tracker.stats().registry.peers, 1);
+}
+
+/// Never answers about the host 127.0.0.2.
+struct Silent;
+
+#[async_trait]
+impl AccessPolicy for Silent {
+    async fn check(&self, request: &AccessRequest<'_>) -> Access {
+        if request.remote.as_str().starts_with("127.0.0.2:") {
+            std::future::pending::<()>().await;
+        }
+        Access::allow()
+    }
+}
+
+#[tokio::test]
+async fn host_that_waits_for_the_policy_holds_up_nobody_else() {
+    let (tracker, addr) = over_udp(builder().access(Silent), "127.0.0.1").await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    socket.connect(addr).await.unwrap();
+    let waits = Udp {
+        socket,
+        is_v6: false,
+    };
+    let connection_id = waits.connection_id().await;
+    for port in 1..=600 {
+        let request = UdpRequest::Announce {
+            connection_id,
+            transaction_id: 1,
+            announce: announce(1, port),
+        };
+        waits.send(&request.encode()).await;
+        if port % 50 == 0 {
+            // The answer to this tells that the tracker has read them.
+            let connect = UdpRequest::Connect { transaction_id: 1 };
+            waits.send(&connect.encode()).await;
+            let is_answer = |packet: &[u8]| packet[..4] == [0; 4];
+            while !is_answer(&waits.receive().await) {}
+        }
+    }
+    let client = Udp::connect(addr).await;
+    let answer = client.announce(1, 1000).await;
+    assert!(matches!(answer, UdpResponse::Announce { leechers: 1, .. }));
+    assert_eq!(tracker.stats().registry.requests.announce, 1);
 }
 
 #[tokio::test]

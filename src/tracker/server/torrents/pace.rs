@@ -89,7 +89,7 @@ mod tests {
         let start = Instant::now();
         let pace = Pace::new(3, start);
         for window in 0..3 {
-            let at = |millis| start + Duration::from_millis(10_000 * window + millis);
+            let at = |millis: u64| start + Duration::from_millis(10_000 * window + millis);
             for request in 0..30 {
                 assert!(pace.allows(at(request), &host(1)));
             }

@@ -4,10 +4,10 @@
 //! with no more bytes than it has sent. So nobody makes this tracker send much to a third
 //! party. Nothing is remembered until an announce with such an id.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -16,19 +16,20 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::super::service::Service;
+use super::super::service::{ACCEPT_PAUSES, Service};
 use super::answers::Source;
 use crate::bittorrent::tracker::udp::{UdpRequest, UdpResponse};
 use crate::bittorrent::tracker::{ConnectionIds, ScrapeFigures};
-use crate::protocol::{Addr, Refusal};
+use crate::protocol::{Addr, HostKey, Refusal};
 use crate::tracker::registry::{TorrentAnnounce, TorrentAnswer};
 
 /// How many packets are read before other tasks have their turn.
 const BATCH: usize = 64;
 
-/// How many requests may wait for a policy. Further ones are not answered, and come again:
-/// over UDP a client repeats what is not answered.
+/// How many requests may wait for a policy, and how many of one host. Further ones are not
+/// answered, and come again: over UDP a client repeats what is not answered.
 const MAX_WAITING: usize = 256;
+const MAX_WAITING_OF_HOST: u32 = 16;
 
 /// The most bytes that are read of a packet: a scrape of as many torrents as can be asked
 /// about, or an announce with its options.
@@ -40,11 +41,16 @@ const HEAD_LEN: usize = 16;
 /// The length of an error without its text.
 const ERROR_HEAD_LEN: usize = 8;
 
-/// The pause after a socket has failed, so that a lasting error costs next to nothing.
-const PAUSE: Duration = Duration::from_millis(100);
+/// An answer that waits for a policy, and whom it is for.
+type Answer<'a> = BoxFuture<'a, (SocketAddr, HostKey, Option<UdpResponse>)>;
 
-/// An answer that waits for a policy.
-type Waiting<'a> = BoxFuture<'a, (SocketAddr, Option<UdpResponse>)>;
+/// What waits for a policy.
+#[derive(Default)]
+struct Waiting<'a> {
+    answers: FuturesUnordered<Answer<'a>>,
+    /// How many there are for each host, where there are any.
+    hosts: HashMap<HostKey, u32>,
+}
 
 /// Serves one socket.
 struct Server {
@@ -79,19 +85,29 @@ pub(super) async fn serve(
         ids,
         local,
     };
-    let mut waiting: FuturesUnordered<Waiting<'_>> = FuturesUnordered::new();
+    let mut waiting = Waiting::default();
+    let mut pause = ACCEPT_PAUSES.0;
     loop {
         tokio::select! {
             () = server.service.stop.cancelled() => return,
-            Some((to, response)) = waiting.next() => {
+            Some((to, host, response)) = waiting.answers.next() => {
+                waiting.is_over(&host);
                 if let Some(response) = response {
                     server.send(&response.encode(), to);
                 }
             }
             ready = server.socket.readable() => {
-                if let Err(error) = ready.and_then(|()| server.read(&mut waiting)) {
-                    warn!(%error, "cannot read packets");
-                    sleep(PAUSE).await;
+                match ready.and_then(|()| server.read(&mut waiting)) {
+                    Ok(()) => pause = ACCEPT_PAUSES.0,
+                    // A lasting error is to cost next to nothing.
+                    Err(error) => {
+                        warn!(%error, ?pause, "cannot read packets");
+                        tokio::select! {
+                            () = server.service.stop.cancelled() => return,
+                            () = sleep(pause) => {}
+                        }
+                        pause = (2 * pause).min(ACCEPT_PAUSES.1);
+                    }
                 }
                 tokio::task::yield_now().await;
             }
@@ -99,9 +115,29 @@ pub(super) async fn serve(
     }
 }
 
+impl Waiting<'_> {
+    /// Counts one more of a host. Returns whether there is room for it.
+    fn begins(&mut self, host: &HostKey) -> bool {
+        let of_host = self.hosts.get(host).copied().unwrap_or(0);
+        let has_room = self.answers.len() < MAX_WAITING && of_host < MAX_WAITING_OF_HOST;
+        if has_room {
+            self.hosts.insert(host.clone(), of_host + 1);
+        }
+        has_room
+    }
+
+    /// Reverts [`begins`](Self::begins).
+    fn is_over(&mut self, host: &HostKey) {
+        match self.hosts.get_mut(host) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.hosts.remove(host)),
+        }
+    }
+}
+
 impl Server {
     /// Reads some of the packets that have come, and answers them.
-    fn read<'a>(&'a self, waiting: &mut FuturesUnordered<Waiting<'a>>) -> io::Result<()> {
+    fn read<'a>(&'a self, waiting: &mut Waiting<'a>) -> io::Result<()> {
         let mut packet = [0; MAX_REQUEST_LEN];
         for _ in 0..BATCH {
             let (len, from) = match self.socket.try_recv_from(&mut packet) {
@@ -122,12 +158,17 @@ impl Server {
                     let response = self.answer_unasked(&source, request);
                     response.inspect(|response| self.send(&response.encode(), from));
                 }
-                Step::Ask(source, request) if waiting.len() < MAX_WAITING => {
-                    waiting.push(Box::pin(async move {
-                        (from, self.answer(&source, request).await)
+                Step::Ask(source, request) => {
+                    let host = HostKey::of(&source.remote);
+                    if !waiting.begins(&host) {
+                        debug!("too many requests wait for the policy");
+                        continue;
+                    }
+                    waiting.answers.push(Box::pin(async move {
+                        let response = self.answer(&source, request).await;
+                        (from, host, response)
                     }));
                 }
-                Step::Ask(..) => debug!("too many requests wait for the policy"),
             }
         }
         Ok(())
