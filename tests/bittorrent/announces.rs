@@ -10,7 +10,7 @@ use axum::routing::get;
 use bt_lite::bittorrent::tracker::http::{AnnounceAnswer, AnnounceQuery};
 use bt_lite::bittorrent::tracker::udp::{UdpRequest, UdpResponse};
 use bt_lite::bittorrent::tracker::{AnnounceEvent, ConnectionIds};
-use bt_lite::bittorrent::{Metainfo, MetainfoFormat, TorrentOptions};
+use bt_lite::bittorrent::{Magnet, Metainfo, MetainfoFormat, TorrentOptions};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
@@ -170,5 +170,41 @@ async fn peers_find_each_other_by_a_udp_tracker() {
     let url = format!("udp://{}/announce?pass=1", socket.local_addr().unwrap());
     let server = tokio::spawn(udp(tracker, socket));
     find_each_other(vec![vec![url]], heard).await;
+    server.abort();
+}
+
+#[tokio::test]
+async fn torrent_of_a_magnet_link_is_found_by_its_tracker_and_lacks_something_from_the_start() {
+    let (tracker, mut heard) = Tracker::new();
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let router = Router::new()
+        .route("/announce", get(http))
+        .with_state(tracker);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let mut metainfo = torrent(here.path(), MetainfoFormat::V1);
+    metainfo.set_trackers(vec![vec![url]]);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    heard.recv().await.unwrap();
+    let options = TorrentOptions::new().directory(there.path());
+    let magnet = Magnet::of(&metainfo);
+    fetches.add_magnet(&magnet, options).unwrap().await.unwrap();
+    check_files(there.path());
+    fetcher.shutdown().await;
+    // One who joins is told of as one who has begun, and stays the same one.
+    for (event, left) in [
+        (AnnounceEvent::Started, 16 << 10),
+        (AnnounceEvent::Completed, 0),
+        (AnnounceEvent::Stopped, 0),
+    ] {
+        let said = heard.recv().await.unwrap();
+        assert_eq!((said.event, said.left), (Some(event), left));
+    }
+    owner.shutdown().await;
     server.abort();
 }

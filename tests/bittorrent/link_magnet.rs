@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bt_lite::bittorrent::wire::{
-    ExtendedHandshake, Message, MetadataMessage, OWN_EXTENSIONS, Reserved,
+    ExtendedHandshake, HashRange, Message, MetadataMessage, OWN_EXTENSIONS, Reserved,
 };
 use bt_lite::content::ChunkIndex;
 use bt_lite::protocol::PeerMessage;
@@ -164,4 +164,36 @@ fn messages_of_fast_need_it_before_the_torrent_is_known_as_well() {
     hear(&mut link, Message::HaveAll);
     let end = LinkEnd::Violation(Violation::NotFast);
     assert_eq!(link.poll_event(), Some(LinkEvent::End(end)));
+}
+
+#[test]
+fn hashes_are_asked_for_and_come_or_do_not() {
+    let range = HashRange {
+        root: [7; 32],
+        base_layer: 2,
+        index: 0,
+        length: 4,
+        proof_layers: 1,
+    };
+    let mut link = magnet(FAST);
+    out(&mut link);
+    let hashes = Bytes::from_static(&[1; 4 * 32]);
+    let answer = Message::Hashes {
+        range,
+        hashes: hashes.clone(),
+    };
+    // Nobody asked.
+    hear(&mut link, answer.clone());
+    assert_eq!(link.poll_event(), None);
+    link.ask_hashes(range);
+    link.ask_hashes(range);
+    let request = Message::HashRequest(range);
+    assert_eq!(out(&mut link), [request.clone(), request]);
+    hear(&mut link, answer.clone());
+    hear(&mut link, Message::HashReject(range));
+    hear(&mut link, answer);
+    assert_eq!(link.poll_event(), Some(LinkEvent::Hashes { range, hashes }));
+    let rejected = LinkEvent::HashesRejected(range);
+    assert_eq!(link.poll_event(), Some(rejected));
+    assert_eq!(link.poll_event(), None);
 }

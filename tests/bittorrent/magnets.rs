@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bt_lite::bittorrent::wire::{Message, MetadataMessage, Reserved};
+use bt_lite::bittorrent::wire::{HashRange, Message, MetadataMessage, Reserved};
 use bt_lite::bittorrent::{
     InfoHashV1, Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError, TorrentOptions,
     TorrentSession,
@@ -401,4 +401,108 @@ async fn peer_that_knows_as_little_is_asked_again_when_it_knows_more() {
     serve(&mut other, &data).await;
     download.await.unwrap();
     fetcher.shutdown().await;
+}
+
+/// The same content as [`short`], described twice.
+fn hybrid() -> (Metainfo, Bytes) {
+    let data = Bytes::from_static(&[5; 20_000]);
+    let builder = MetainfoBuilder::file("short", data.len() as u64).unwrap();
+    let builder = builder
+        .format(MetainfoFormat::Hybrid)
+        .piece_length(16 << 10);
+    (builder.build(|_| Ok(&data[..])).unwrap(), data)
+}
+
+#[tokio::test]
+async fn hybrid_torrent_comes_from_peers_that_know_version_1_only() {
+    let there = tempfile::tempdir().unwrap();
+    let (metainfo, data) = hybrid();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fetcher = peer().await;
+    let fetches = session(&fetcher).await;
+    let options = into(there.path()).peer(listener.local_addr().unwrap());
+    let mut download = fetches.add_magnet(&magnet(&metainfo), options).unwrap();
+    let v1 = *metainfo.info_hash_v1().unwrap().as_bytes();
+    let mut other = RawPeer::accept(&listener, |head| {
+        assert!(head.reserved.has(Reserved::V2));
+        assert_eq!(head.info_hash, v1);
+        handshake(v1, Reserved::default(), 1)
+    })
+    .await;
+    other.say(Message::HaveAll).await;
+    other.say(Message::Unchoke).await;
+    other.serve_info(metainfo.info_bytes()).await;
+    loop {
+        match other.hear().await.expect("the connection stays") {
+            // Peers of version 1 close when they are asked for hashes.
+            Message::HashRequest(range) => panic!("{range:?}"),
+            Message::Request(block) => {
+                let start = block.chunk.0 as usize * (16 << 10) + block.offset as usize;
+                let data = data.slice(start..start + block.len as usize);
+                let (chunk, offset) = (block.chunk, block.offset);
+                other
+                    .say(Message::Block {
+                        chunk,
+                        offset,
+                        data,
+                    })
+                    .await;
+                if chunk.0 == 1 {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    let found = download.known().await.unwrap();
+    assert_eq!(found.info_hash_v2(), metainfo.info_hash_v2());
+    (&mut download).await.unwrap();
+    assert_eq!(fs::read(there.path().join("short")).unwrap(), data);
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn hybrid_torrent_is_spoken_of_by_version_2_with_those_who_know_it() {
+    let here = tempfile::tempdir().unwrap();
+    let (metainfo, data) = hybrid();
+    fs::write(here.path().join("short"), data).unwrap();
+    let owner = peer().await;
+    let seeds = session(&owner).await;
+    seeds
+        .add(&metainfo, into(here.path()))
+        .unwrap()
+        .await
+        .unwrap();
+    let v1 = *metainfo.info_hash_v1().unwrap().as_bytes();
+    let v2 = *metainfo.info_hash_v2().unwrap().truncated().as_bytes();
+    for (asked, reserved, answered) in [
+        (v1, Reserved::default(), v1),
+        (v1, Reserved::V2, v2),
+        (v2, Reserved::default(), v2),
+        (v2, Reserved::V2, v2),
+    ] {
+        let own = handshake(asked, reserved, 1);
+        let mut other = loop {
+            // The connection before may not have ended yet.
+            let mut other = RawPeer::connect(addr(&seeds), own.clone()).await;
+            if other.hear().await.is_some() {
+                break other;
+            }
+        };
+        assert_eq!(other.head.info_hash, answered);
+        let root = *metainfo.files()[0].pieces_root().unwrap();
+        let range = HashRange {
+            root,
+            base_layer: 0,
+            index: 0,
+            length: 2,
+            proof_layers: 0,
+        };
+        other.say(Message::HaveNone).await;
+        other.say(Message::HashRequest(range)).await;
+        let hashes = metainfo.piece_layer(&root).unwrap().clone();
+        let answer = Message::Hashes { range, hashes };
+        while other.hear().await.unwrap() != answer {}
+    }
+    owner.shutdown().await;
 }

@@ -6,6 +6,7 @@
 
 mod announces;
 mod builder;
+mod hash_trees;
 mod hostile_torrents;
 mod link_choking;
 mod link_desk;

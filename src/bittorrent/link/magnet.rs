@@ -222,12 +222,6 @@ impl MagnetLink {
         }
     }
 
-    /// Whether it has ended, or everything was sent and nothing is asked for: it can become
-    /// another link.
-    pub fn is_idle(&self) -> bool {
-        self.messages.is_empty() && self.hashes_asked == 0
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, if nothing happens
     /// before.
     pub fn poll_timeout(&self) -> Option<Instant> {

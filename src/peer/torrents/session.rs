@@ -39,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Torrents beside the contents of a peer: a BitTorrent client that shares with it the
 /// limits, the queue of downloads and the places of connections.
 ///
-/// It speaks BitTorrent over TCP (BEP 3, 6, 9, 10, 11), with v1, v2 and hybrid torrents, and
-/// finds peers by trackers over HTTP (not HTTPS) and UDP, by peers that tell of others, and
+/// It speaks BitTorrent over TCP (BEP 3, 6, 9, 10, 11, 52), with v1, v2 and hybrid torrents
+/// from [torrent files](Self::add) and [magnet links](Self::add_magnet), and finds peers by trackers over HTTP (not HTTPS) and UDP, by peers that tell of others, and
 /// by address ([`TorrentOptions::peer`]). The connections are in the clear: whoever listens
 /// sees which torrent it is and its bytes. [Access policies](crate::access) are not asked;
 /// who can connect can fetch.
@@ -144,7 +144,9 @@ impl TorrentSession {
     ///
     /// The [id](crate::Content::id) of the content is
     /// [derived](ContentId::of_torrent_v1) from its info hash. Which torrents there were is
-    /// not recorded: after a restart, add each again.
+    /// not recorded: after a restart, add each again, with the same directory. It goes on with
+    /// what it had, and files that have not changed since are not verified again: a file
+    /// beside them, `.ID.bt_lite-state`, has their stamps, and says which pieces are right.
     ///
     /// # Errors
     /// [`TorrentError`]: what is wrong with the torrent, for this peer. What fails later is
@@ -172,6 +174,9 @@ impl TorrentSession {
         let is_whole = metainfo.info_hash_v1().is_some() || metainfo.missing_layers().is_empty();
         if !is_whole {
             let sought = Arc::new(Sought::of_metainfo(meeting, metainfo.clone()));
+            if found.is_none() {
+                self.torrents.insert_sought(hashes(metainfo), &sought);
+            }
             let name = metainfo.name().parse().ok();
             return self.seek(sought, (id, name), options);
         }

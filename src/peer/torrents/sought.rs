@@ -25,9 +25,13 @@ use crate::bittorrent::{InfoHashV1, Magnet, Metainfo};
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::swarm::StallReason;
 
-/// How many connections there are at a time. The info dictionary is short, and a few peers
+/// How many peers are dialled, and connected by that, at a time. The info dictionary is short, and a few peers
 /// that have it are enough; but many that are named may be gone.
 const MAX_LINKS: usize = 30;
+
+/// How many of these may be opened by others: the rest is for peers that were named, whom a
+/// crowd of strangers must not keep out.
+const MAX_ACCEPTED: usize = MAX_LINKS / 2;
 
 /// How long a peer that was dialled is not dialled again.
 const REDIAL: Duration = Duration::from_secs(60);
@@ -36,9 +40,13 @@ const REDIAL: Duration = Duration::from_secs(60);
 /// as well.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long a hybrid torrent waits for its hashes of v2. Its pieces can be verified without
-/// them, and peers that know version 1 only do not have them.
+/// How long a hybrid torrent waits for its hashes of v2, as its pieces can be verified
+/// without them.
 const LAYER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it waits for somebody to be connected that may have them: peers that know
+/// version 1 only have not.
+const LAYER_GRACE: Duration = Duration::from_secs(2);
 
 /// A torrent that is not known yet.
 pub(super) struct Sought {
@@ -92,6 +100,7 @@ enum Stage {
 struct Entered {
     link: Arc<SoughtLink>,
     is_v2: bool,
+    is_dialled: bool,
     /// The length of the info dictionary, as it says last.
     size: Option<u32>,
     /// Where it was dialled, and where it hears who takes it.
@@ -325,7 +334,7 @@ impl Sought {
                     due = due.min(at.into());
                 }
                 if metainfo.info_hash_v1().is_some() {
-                    due = due.min(*since + LAYER_PATIENCE);
+                    due = due.min(*since + patience(&state.links));
                 }
             }
         }
@@ -362,7 +371,7 @@ impl Sought {
             } => {
                 fetch.handle_timeout(now.into_std());
                 let is_hybrid = metainfo.info_hash_v1().is_some();
-                if is_hybrid && now >= *since + LAYER_PATIENCE {
+                if is_hybrid && now >= *since + patience(links) {
                     tracing::info!("the torrent is verified by its hashes of version 1 alone");
                     *stage = Stage::Known(metainfo.clone());
                 }
@@ -371,6 +380,11 @@ impl Sought {
         }
         if again && state.links.is_empty() {
             self.meeting.wishes.wants_peers();
+        }
+        if again && state.links.len() >= MAX_LINKS && matches!(state.stage, Stage::Hash(_)) {
+            // Those that have nothing to tell give way.
+            let idle = state.links.values().filter(|link| link.size.is_none());
+            idle.for_each(|link| link.end.cancel());
         }
         self.settle(&mut state);
     }
@@ -402,7 +416,12 @@ impl Sought {
     ) -> Option<Seat> {
         let mut state = self.state();
         let end = state.open.as_ref()?.child_token();
-        if state.links.len() >= MAX_LINKS || end.is_cancelled() {
+        let accepted = state.links.values().filter(|link| !link.is_dialled);
+        let is_full = match dialled {
+            None => accepted.count() >= MAX_ACCEPTED,
+            Some(_) => state.links.len() >= MAX_LINKS + MAX_ACCEPTED,
+        };
+        if is_full || end.is_cancelled() {
             return None;
         }
         let id = SourceId(state.next);
@@ -417,6 +436,7 @@ impl Sought {
         let entered = Entered {
             link: Arc::clone(link),
             is_v2,
+            is_dialled: dialled.is_some(),
             size: None,
             ready,
             end: end.clone(),
@@ -577,6 +597,14 @@ enum Step {
     Put(Box<Metainfo>, BTreeMap<[u8; 32], Bytes>),
     /// Nothing, until then.
     Wait(Instant),
+}
+
+/// How long hashes of v2 are waited for that can be done without.
+fn patience(links: &BTreeMap<SourceId, Entered>) -> Duration {
+    match links.values().any(|link| link.is_v2) {
+        true => LAYER_PATIENCE,
+        false => LAYER_GRACE,
+    }
 }
 
 /// The trackers of a magnet link, in the order in which they are asked.

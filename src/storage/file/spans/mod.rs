@@ -392,8 +392,9 @@ mod tests {
         // What is not noticed is not read.
         change_secretly(&root.path().join("t/sub/b"));
         assert_eq!(verified(&create(&storage).await.unwrap()), [0, 1, 2]);
-        let file = fs::File::options().append(true);
-        let touched = file.clone().open(root.path().join("t/sub/b")).unwrap();
+        let mut appending = fs::File::options();
+        let touched = appending.append(true).open(root.path().join("t/sub/b"));
+        let touched = touched.unwrap();
         touched.set_modified(std::time::SystemTime::now()).unwrap();
         let changed = create(&storage).await.unwrap();
         assert_eq!(
