@@ -114,3 +114,24 @@ async fn owners_over_slow_lines_hold_up_nobody() {
         }
     }
 }
+
+/// Of a short content, a slow owner was asked for half before anything came. The wait for its
+/// second block tells how slow it is, so the other one takes all of that over in time.
+#[tokio::test(start_paused = true)]
+async fn slow_owner_holds_up_a_short_content_by_little() {
+    for rates in [&[10 * MB, MB / 10], &[10 * MB, MB / 5]] {
+        for seed in 1..=2 {
+            let with = |rates| Owners {
+                len: 60 * (64 << 10),
+                rates,
+                latency: Duration::from_millis(50),
+                seed,
+            };
+            let (_, alone) = download(&with(&rates[..1])).await;
+            let (wasted, took) = download(&with(rates)).await;
+            let figures = format!("{rates:?} {seed}: {wasted} {took:?}, {alone:?} without");
+            assert!(took <= alone.mul_f64(1.1), "{figures}");
+            assert!(wasted <= 4 * (16 << 10), "{figures}");
+        }
+    }
+}

@@ -14,8 +14,8 @@ use crate::content::BlockRange;
 pub(super) const OVERTAKE: f64 = 1.25;
 
 /// The same factor if the other link has sent so few blocks that they may have come in one
-/// burst, or with a pause: then its rate is not known well. And if the block can hardly be
-/// called back any more.
+/// burst: then its rate is not known well. And if the block can hardly be called back any
+/// more.
 const OVERTAKE_CLEARLY: f64 = 2.0;
 
 /// A link that has sent nothing yet is tried with a block that would take longer than this
@@ -120,7 +120,7 @@ fn last_blocks(
             comes_in: source.finish_in(now, 0, typical),
             round_trip: round_trip.map_or(typical.travel, |trip| trip.as_secs_f64()),
             is_only: source.live_asks().nth(1).is_none(),
-            is_new: round_trip.is_some() && !source.has_shown_rate(),
+            is_new: round_trip.is_some() && !source.has_shown_rate() && !source.pauses(now),
         })
     })
 }

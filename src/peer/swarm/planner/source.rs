@@ -673,11 +673,35 @@ impl Source {
     /// there are blocks to tell it. It falls when the next block is overdue by more than
     /// `patience`.
     pub(super) fn shown_rate(&self, now: Instant, patience: Duration) -> Option<f64> {
+        self.line.rate(self.waited(now), patience)
+    }
+
+    /// How fast its line can be, in bytes per second, as its next block does not come: as
+    /// that takes longer than a pause, the one before it came in no burst. So that one has
+    /// taken as long as it came later than those of other links.
+    fn most_by_waiting(&self, now: Instant, patience: Duration, typical: Typical) -> f64 {
+        let longer = self.waited(now).saturating_sub(patience);
+        match self.live_asks().next() {
+            Some(next) if !longer.is_zero() => {
+                let first = self.round_trip.unwrap_or_default().as_secs_f64() - typical.travel;
+                f64::from(next.block.len) / longer.as_secs_f64().max(first)
+            }
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// Whether its next block is overdue by more than a pause.
+    pub(super) fn pauses(&self, now: Instant) -> bool {
+        self.waited(now) > PAUSE
+    }
+
+    /// For how long its next block is due: since the one before it, and not before a round
+    /// trip was over.
+    fn waited(&self, now: Instant) -> Duration {
         let next = self.live_asks().next();
         let due = next.map(|next| next.at + self.round_trip.unwrap_or_default());
         let due = due.map(|due| self.last_sign.map_or(due, |last| last.max(due)));
-        let waited = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
-        self.line.rate(waited, patience)
+        due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due))
     }
 
     /// Whether its rate is more than that of one burst.
@@ -714,7 +738,11 @@ impl Source {
             // It is asked for so little that its blocks do not follow one another.
             Some(rate) if self.delivery.is_measured() => rate,
             // The first blocks tell only that its line is not slower.
-            measured => measured.unwrap_or_default().max(typical.rate),
+            Some(rate) => {
+                let most = self.most_by_waiting(now, patience, typical);
+                rate.max(typical.rate.min(most))
+            }
+            None => typical.rate,
         });
         // A request that is sent now takes a round trip or longer.
         let round_trip = self
