@@ -20,7 +20,7 @@ use crate::peer::contents::outside::Outside;
 use crate::peer::contents::role::Role;
 use crate::peer::session::HandshakeError;
 use crate::peer::session::admission::ConnectionPlace;
-use crate::peer::swarm::{LinkId, LinkInfo};
+use crate::peer::swarm::{LinkId, LinkInfo, LinkKind};
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{Addr, HostKey, OwnState};
 use crate::transport::{StreamTransport, TransportError};
@@ -51,6 +51,7 @@ pub(super) async fn accept_link<S>(
             dialled: false,
             host: HostKey::of(&remote.into()),
             cookies: None,
+            kind: LinkKind::Stranger,
         };
         let (link, connection) = link(&torrent, &shaken, id, info, (remote, inbox));
         task = Some(connection);
@@ -157,7 +158,7 @@ impl Outside for TorrentOutside {
         let (shaken, remote, place, connected) = connect(torrent, &addr).await?;
         let shared = &torrent.session.shared;
         let id = shared.contents.next_link();
-        let mut info = LinkInfo::unmet(addr);
+        let mut info = LinkInfo::unmet(addr).of_stranger();
         info.peer = Some(shaken.client.to_peer_id());
         let (link, task) = link(torrent, &shaken, id, info, (remote, inbox));
         let span = tracing::info_span!(parent: &shared.tasks.span, "session", %remote);
