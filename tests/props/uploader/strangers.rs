@@ -310,15 +310,16 @@ fn slot_that_is_not_used_goes_to_others() {
         .iter()
         .filter(|link| world.clients[link].turn.is_some());
     assert_eq!(others.count(), 3);
-    // Who says that it wants nothing gives its slot back.
+    // Who says that it wants nothing gives its slot to one that waits, and keeps it as long
+    // as nobody does.
     world.uploader.link_declined(LinkId(links[4]), true);
     world.settle();
-    assert!(world.clients[&links[4]].turn.is_none());
-    assert!(
-        links[..4]
-            .iter()
-            .all(|link| world.clients[link].turn.is_some())
-    );
+    let has_turn = |world: &World, link: &u64| world.clients[link].turn.is_some();
+    assert!(!has_turn(&world, &links[4]));
+    assert!(links[..4].iter().all(|link| has_turn(&world, link)));
+    world.uploader.link_declined(LinkId(links[3]), true);
+    world.settle();
+    assert!(has_turn(&world, &links[3]));
 }
 
 #[test]

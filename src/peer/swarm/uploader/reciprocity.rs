@@ -120,9 +120,6 @@ impl Reciprocity {
                 standing.rounds_ended(rounds);
             }
         }
-        while let Some(link) = first(receivers, |r, s| r.has_said_no() && s.has_slot()) {
-            place(now, receivers, accounts, link, Slot::None);
-        }
         self.fill(now, receivers, accounts);
         let turn = apply(receivers);
         self.unsettled = turn.is_some();
@@ -191,7 +188,10 @@ impl Reciprocity {
         };
         loop {
             let earned = has(receivers, Slot::Earned);
-            if earned + has(receivers, Slot::OnTrust) >= self.slots {
+            let is_full = earned + has(receivers, Slot::OnTrust) >= self.slots;
+            // It keeps its slot as long as nobody waits for it: it may change its mind.
+            let spare = first(receivers, |r, s| r.has_said_no() && s.has_slot());
+            if is_full && spare.is_none() {
                 return;
             }
             let is_earnable = earned < self.earnable();
@@ -210,6 +210,10 @@ impl Reciprocity {
                 true => Slot::Earned,
                 false => Slot::OnTrust,
             };
+            if let Some(spare) = spare.filter(|_| is_full) {
+                place(now, receivers, accounts, spare, Slot::None);
+                continue;
+            }
             place(now, receivers, accounts, link, slot);
         }
     }
