@@ -141,6 +141,15 @@ fn interest_is_said_once_and_changes() {
 }
 
 #[test]
+fn request_after_all_is_said_with_the_interest_that_it_shows() {
+    let mut desk = Desk::asking(config(FAST));
+    desk.says(PeerMessage::NotInterested);
+    let said = desk.says(request(0)).1;
+    assert_eq!(said, [Message::Interested, Message::Request(whole(0))]);
+    assert_eq!(desk.says(request(1)).1, [Message::Request(whole(1))]);
+}
+
+#[test]
 fn request_of_one_that_said_it_is_not_interested_shows_that_it_is() {
     let mut desk = Desk::serving(config(FAST));
     assert_eq!(

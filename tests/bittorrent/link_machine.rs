@@ -48,7 +48,7 @@ impl World {
         let now = Instant::now();
         let bytes = Bytes::from(content());
         let manifest = Arc::new(Manifest::of(&bytes).unwrap());
-        let config = SwarmConfig::default().upload_slots(1).max_waiting(0);
+        let config = SwarmConfig::default().stranger_slots(1).max_waiting(0);
         let nodes = (0..=leechers).map(|node| Node {
             swarm: match node {
                 0 => Swarm::seeder(now, config.clone(), peer(0), manifest.clone()),
@@ -122,7 +122,7 @@ impl World {
                 true => LinkInfo::dialled(peer(other), addr(other)),
                 false => LinkInfo::accepted(peer(other), &addr(other), None),
             };
-            let id = LinkId(other as u64);
+            let (id, info) = (LinkId(other as u64), info.of_stranger());
             self.nodes[node].swarm.link_up(self.now, id, info);
         }
     }

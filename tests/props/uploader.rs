@@ -4,5 +4,6 @@ mod model;
 mod pair;
 mod queues;
 mod script;
+mod strangers;
 mod trials;
 mod turns;

@@ -34,5 +34,6 @@ mod peer_trackers;
 mod peer_waits;
 mod peer_waste;
 mod peer_watch;
+mod tit_for_tat;
 #[path = "../world/mod.rs"]
 mod world;

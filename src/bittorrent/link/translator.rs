@@ -607,7 +607,11 @@ impl BitTorrentLink {
             return self.lose([block]);
         }
         match self.asks.ask(block) {
-            Asked::Taken => {}
+            Asked::Taken => {
+                // libtorrent answers nobody who has not said that it is interested.
+                self.has_interest = true;
+                self.say_interest();
+            }
             Asked::Padding(zeros) => self.tell_block(block, zeros),
             Asked::Refused => self.lose([block]),
         }

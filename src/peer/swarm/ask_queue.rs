@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::link::{Choke, Interest, Link};
 use super::link_map::LinkSet;
 use super::planner::{Planner, Request};
-use super::{LinkId, LinkMap};
+use super::{LinkId, LinkKind, LinkMap};
 use crate::protocol::{HostKey, PeerMessage};
 
 /// The links that have to be looked at: asking begins with them.
@@ -186,8 +186,12 @@ fn tell_interest(
             })
         }
         Interest::Interested => {
+            // A stranger chokes one that is not interested. It hears that this side is as
+            // long as it has anything that is missing here, asked of it or not.
+            let may_want = link.info.kind == LinkKind::Stranger && planner.is_useful(id);
             let wants_nothing = link.choke == Choke::Unchoked
                 && link.remote.is_anything()
+                && !may_want
                 && planner.unanswered(id) == 0;
             wants_nothing.then(|| {
                 link.interest = Interest::NotInterested;

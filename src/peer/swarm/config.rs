@@ -42,6 +42,16 @@ pub struct SwarmConfig {
     /// pass it on. Default 3: few, so that each is served at a good rate, and enough to
     /// keep the line busy while one of them does not ask.
     pub upload_slots: usize,
+    /// How many links with clients of other makers are served at a time: BitTorrent
+    /// clients, which may give nothing back. Most of these slots go to those that give most,
+    /// and are given anew every ten seconds. Default 8, as in libtorrent and Transmission:
+    /// with more of them each gets so little that one that gives does not notice, and with
+    /// fewer slow ones leave a fast line idle. With 0, none is served.
+    pub stranger_slots: usize,
+    /// How many of these slots go to others in turns, whatever they give: so newcomers get
+    /// something that they can give, and better ones are found. Those that give nothing get
+    /// no more than this part of what is sent, as long as others want it. Default 1 (BEP 3).
+    pub optimistic_slots: usize,
     /// Bytes that may be written and not durable yet. They are fetched again if the
     /// process is killed. A commit begins at half of it, and nothing is written beyond
     /// it; a single chunk is always allowed. Default 32 MiB: what a line of 100 Mbit/s
@@ -82,6 +92,8 @@ setters!(SwarmConfig {
     max_unverified: u64,
     send_window: u64,
     upload_slots: usize,
+    stranger_slots: usize,
+    optimistic_slots: usize,
     commit_bytes: u64,
     commit_interval: Duration,
     find_retry: Duration,
@@ -99,6 +111,8 @@ impl Default for SwarmConfig {
             max_unverified: 64 << 20,
             send_window: 4 << 20,
             upload_slots: 3,
+            stranger_slots: 8,
+            optimistic_slots: 1,
             commit_bytes: 32 << 20,
             commit_interval: Duration::from_secs(1),
             find_retry: Duration::from_secs(1),

@@ -18,6 +18,21 @@ pub struct LinkInfo {
     pub host: HostKey,
     /// The secrets of this link. `None` if the two ends cannot prove anything by them.
     pub cookies: Option<LinkCookies>,
+    /// What the other side may be expected to do.
+    pub kind: LinkKind,
+}
+
+/// What the other side of a link may be expected to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkKind {
+    /// It speaks the protocol of this crate: it passes on what it gets, whatever it gets
+    /// back.
+    #[default]
+    Own,
+    /// It is a client of another maker: it gives to those that give, and may not give at
+    /// all. It begins without a slot, and says itself when it wants something.
+    Stranger,
 }
 
 /// The secrets of one link: a random number from each side.
@@ -79,6 +94,7 @@ impl LinkInfo {
             host: HostKey::of(&addr),
             addr: Some(addr),
             cookies: None,
+            kind: LinkKind::Own,
         }
     }
 
@@ -94,7 +110,15 @@ impl LinkInfo {
             host: HostKey::of(remote),
             addr: listen.filter(|addr| addr.same_host(remote)),
             cookies: None,
+            kind: LinkKind::Own,
         }
+    }
+
+    /// The same, with a client of another maker at the other end.
+    #[must_use]
+    pub fn of_stranger(mut self) -> Self {
+        self.kind = LinkKind::Stranger;
+        self
     }
 
     /// The same, with the secrets that both sides sent in their Hellos.

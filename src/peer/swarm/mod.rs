@@ -81,7 +81,7 @@ pub use config::SwarmConfig;
 pub use event::{BanReason, BannedPeer, LeaveReason, RemotePeer, SwarmEvent};
 pub use gate::{Allowance, AllowanceKind, Direction};
 pub use link_id::LinkId;
-pub use link_info::{LinkCookies, LinkInfo};
+pub use link_info::{LinkCookies, LinkInfo, LinkKind};
 pub(crate) use link_map::LinkMap;
 pub use machine::Swarm;
 pub use manifest_fetch::ManifestClaim;

@@ -3,7 +3,8 @@
 //! A peer that sends to everybody at once is slow to each, and everybody waits
 //! for their first whole chunk. A peer that serves a few at full speed sooner
 //! has others who help it. So when more links want something than there are
-//! slots, they take turns: see [`choker`].
+//! slots, they take turns: see [`choker`]. Strangers, which may not help anybody, are
+//! chosen in another way: see [`reciprocity`].
 //!
 //! A bounded number of bytes is on its way to the network at any time, so that
 //! the choice stays open as long as possible. Bytes before a link that does not
@@ -11,8 +12,11 @@
 
 mod accounts;
 mod choker;
+mod lanes;
 mod receiver;
 mod receivers;
+mod reciprocity;
+mod standing;
 mod trials;
 
 use std::time::{Duration, Instant};
@@ -21,8 +25,11 @@ pub use choker::Turn;
 
 use accounts::Accounts;
 use choker::{Choker, Pace};
+use lanes::{Lane, Lanes};
 use receiver::{LinkWindow, Receiver, STALLED};
 use receivers::Receivers;
+use reciprocity::Reciprocity;
+use standing::Standing;
 
 use super::LinkId;
 use super::gate::{Allowance, Direction, Gate};
@@ -60,6 +67,9 @@ pub struct UploadLimits {
     pub requests: usize,
     /// Links that are served without taking turns.
     pub slots: usize,
+    /// Strangers that may ask at a time, and how many of these do not depend on what they
+    /// give.
+    pub strangers: (usize, usize),
 }
 
 impl UploadLimits {
@@ -69,7 +79,15 @@ impl UploadLimits {
             window,
             requests,
             slots,
+            strangers: (slots, 1),
         }
+    }
+
+    /// The same, with so many slots for strangers, of which so many are given on trust.
+    #[must_use]
+    pub const fn strangers(mut self, slots: usize, on_trust: usize) -> Self {
+        self.strangers = (slots, on_trust);
+        self
     }
 }
 
@@ -85,6 +103,8 @@ pub struct Uploader {
     receivers: Receivers,
     accounts: Accounts,
     choker: Choker,
+    reciprocity: Reciprocity,
+    lanes: Lanes,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Whether something has changed that sending depends on.
@@ -110,6 +130,8 @@ impl Uploader {
             receivers: Receivers::default(),
             accounts: Accounts::default(),
             choker: Choker::new(limits.slots),
+            reciprocity: Reciprocity::new(limits.strangers.0, limits.strangers.1),
+            lanes: Lanes::default(),
             look_again: None,
             movable: false,
             gate: None,
@@ -161,6 +183,10 @@ impl Uploader {
 
     /// Notes which of the links that have room have to wait for the limits.
     fn hold(&mut self, now: Instant, window: LinkWindow) {
+        if self.gate.is_none() {
+            return;
+        }
+        let trusts = self.may_trust(|r| r.waiting() > 0 && r.has_room(now, window));
         let Some(gate) = &mut self.gate else {
             return;
         };
@@ -168,16 +194,30 @@ impl Uploader {
             if let Some(len) = receiver.next_len()
                 && receiver.has_room(now, window)
             {
+                if !trusts && lane(receiver) == Lane::OnTrust {
+                    // What the limits let pass goes to others first.
+                    receiver.hold(now, true);
+                    continue;
+                }
                 let host = self.accounts.host(receiver.host());
                 receiver.hold(now, !gate.admits(host, len));
             }
         }
     }
 
-    /// When a link has to be choked that the limits hold up.
+    /// Whether strangers that have their slots on trust are sent something: those that have
+    /// earned theirs had their part, or want nothing.
+    fn may_trust(&self, is_ready: impl Fn(&Receiver) -> bool) -> bool {
+        let is_earned = |r: &Receiver| lane(r) == Lane::Earned && is_ready(r);
+        let first = self.lanes.first(|lane| lane != Lane::Own);
+        first == Some(Lane::OnTrust) || !self.receivers.values().any(is_earned)
+    }
+
+    /// When a link has to be choked that the limits hold up. A stranger waits for long
+    /// before it takes anybody for silent.
     fn held_until(&self) -> Option<Instant> {
         self.gate.as_ref()?;
-        let held = self.receivers.values().filter_map(Receiver::held);
+        let held = self.receivers.own().filter_map(Receiver::held);
         held.min().and_then(|since| since.checked_add(HELD))
     }
 
@@ -186,7 +226,8 @@ impl Uploader {
         if self.held_until().is_none_or(|until| until > now) {
             return None;
         }
-        let held = self.receivers.iter().filter(|(_, r)| r.held().is_some());
+        let held = self.receivers.iter();
+        let held = held.filter(|(_, r)| r.held().is_some() && !r.is_stranger());
         let (link, _) = held.min_by_key(|(_, r)| r.held())?;
         let rejected = self.receivers.update(link, Receiver::choke)?;
         self.choker.unsettle(true);
@@ -212,11 +253,34 @@ impl Uploader {
         self.choker.unsettle(true);
     }
 
+    /// A link with a stranger is here. It may not ask until it is told that it may.
+    pub fn stranger_added(&mut self, link: LinkId, host: &HostKey) {
+        let host = self.accounts.open(host);
+        let lot = (link.0 ^ self.seed).wrapping_mul(LOT);
+        self.receivers.insert(link, Receiver::stranger(lot, host));
+        self.reciprocity.unsettle(true);
+    }
+
+    /// A link has sent so many bytes that were asked for.
+    pub fn gave(&mut self, link: LinkId, bytes: u64) {
+        self.receivers.update(link, |receiver| {
+            if let Some(standing) = receiver.standing_mut() {
+                standing.gave(bytes);
+            }
+        });
+    }
+
+    /// The content is complete: nobody can give anything any more.
+    pub fn set_seeding(&mut self) {
+        self.reciprocity.set_seeding();
+    }
+
     /// A link is gone, with all that it asked for and all that was on its way.
     pub fn link_removed(&mut self, now: Instant, link: LinkId) {
         let chunk_time = self.chunk_time(now);
         if let Some(receiver) = self.receivers.remove(link) {
             self.choker.removed(now, &receiver, chunk_time);
+            self.reciprocity.unsettle(receiver.is_stranger());
             self.accounts.close(receiver.host(), receiver.untold());
             self.movable = true;
             self.rest(now);
@@ -236,6 +300,7 @@ impl Uploader {
             let lacks_changed = receiver.lacks_something() != (lacks > 0);
             let has_changed = receiver.is_blank() != (has == 0);
             self.choker.unsettle(lacks_changed || has_changed);
+            self.reciprocity.unsettle(lacks_changed);
             if has > 0 {
                 self.choker.told(receiver);
             }
@@ -267,6 +332,7 @@ impl Uploader {
     pub fn link_lacks(&mut self, link: LinkId) {
         self.receivers.update(link, |receiver| {
             self.choker.unsettle(!receiver.lacks_something());
+            self.reciprocity.unsettle(!receiver.lacks_something());
             receiver.lack();
         });
     }
@@ -276,6 +342,7 @@ impl Uploader {
         self.receivers.update(link, |receiver| {
             receiver.set_interest(!declined);
             self.choker.unsettle(true);
+            self.reciprocity.unsettle(true);
         });
     }
 
@@ -299,7 +366,9 @@ impl Uploader {
     /// many wait.
     pub fn requested(&mut self, link: LinkId, block: BlockRange) -> bool {
         let fits = self.receivers.update(link, |receiver| {
-            self.choker.unsettle(receiver.ask());
+            let is_news = receiver.ask();
+            self.choker.unsettle(is_news);
+            self.reciprocity.unsettle(is_news);
             self.accounts.asked(receiver.host());
             receiver.queue(block, self.limits.requests)
         });
@@ -334,9 +403,16 @@ impl Uploader {
         let window = self.link_window();
         self.hold(now, window);
         let ready = |r: &Receiver| r.waiting() > 0 && r.held().is_none() && r.has_room(now, window);
-        let ready = self.receivers.iter().filter(|(_, r)| ready(r));
-        let (link, _) = ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot()))?;
+        let link = match self.receivers.has_strangers() {
+            false => self.first_of(Lane::Own, ready)?,
+            true => {
+                let firsts = Lane::ALL.map(|lane| self.first_of(lane, ready));
+                let lane = self.lanes.first(|lane| firsts[lane as usize].is_some())?;
+                firsts[lane as usize]?
+            }
+        };
         let block = self.receivers.update(link, |r| r.take_next(now))??;
+        self.divide(link, block.len.into());
         if let (Some(gate), Some(receiver)) = (&mut self.gate, self.receivers.get(link)) {
             gate.spend(self.accounts.host(receiver.host()), block.len.into());
         }
@@ -346,13 +422,48 @@ impl Uploader {
         Some((link, block))
     }
 
+    /// The link of a lane that is sent the next block, if one is ready for it.
+    fn first_of(&self, of: Lane, is_ready: impl Fn(&Receiver) -> bool) -> Option<LinkId> {
+        let ready = self.receivers.iter();
+        let ready = ready.filter(|(_, r)| lane(r) == of && is_ready(r));
+        let time = self.lanes.time_in(of);
+        let start = |r: &Receiver| r.standing().map_or(time, |s| s.start(time));
+        let first = match of {
+            Lane::Own => ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot())),
+            Lane::Earned | Lane::OnTrust => ready.min_by_key(|(_, r)| (start(r), r.lot())),
+        };
+        first.map(|(link, _)| link)
+    }
+
+    /// A link is sent a block, which counts for it and its lane.
+    fn divide(&mut self, link: LinkId, bytes: u64) {
+        let Some(lane) = self.receivers.get(link).map(lane) else {
+            return;
+        };
+        let time = self.lanes.time_in(lane);
+        let takes = |r: &mut Receiver| Some(r.standing_mut()?.takes(time, bytes));
+        let inner = self.receivers.update(link, takes).flatten();
+        let weight = match lane {
+            Lane::Own => self.limits.slots,
+            // A slot on trust counts half, so that giving always gets more than not to give.
+            Lane::Earned => 2 * self.reciprocity.earnable(),
+            Lane::OnTrust => self.reciprocity.on_trust(),
+        };
+        self.lanes.sent(lane, bytes, weight, inner.unwrap_or(time));
+    }
+
     /// Bytes are with the network. A number above those on their way counts as
     /// all of them.
     pub fn sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
-        let wanting = self.receivers.wanting_hosts();
+        let wanting = match self.receivers.are_strangers() {
+            true => 0,
+            false => self.receivers.wanting_hosts(),
+        };
         let sent = self.receivers.update(link, |receiver| {
             let bytes = receiver.sent(now, bytes, self.chunk_len);
-            self.accounts.sent(receiver.host(), bytes, wanting);
+            if !receiver.is_stranger() {
+                self.accounts.sent(receiver.host(), bytes, wanting);
+            }
             bytes
         });
         if let Some(bytes) = sent {
@@ -389,6 +500,15 @@ impl Uploader {
         if let Some(turn) = self.choke_held(now) {
             return Some(turn);
         }
+        if self.receivers.has_strangers() {
+            let (receivers, accounts) = (&mut self.receivers, &mut self.accounts);
+            let turn = self
+                .reciprocity
+                .next_turn(now, receivers, accounts, self.chunk_len);
+            if turn.is_some() {
+                return turn;
+            }
+        }
         if !self.choker.is_due(now) {
             return None;
         }
@@ -409,7 +529,9 @@ impl Uploader {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let turns = self.choker.poll_timeout();
         let first = self.look_again.into_iter().chain(turns);
-        first.chain(self.held_until()).min()
+        let rounds = self.reciprocity.poll_timeout();
+        let rounds = rounds.filter(|_| self.receivers.has_strangers());
+        first.chain(self.held_until()).chain(rounds).min()
     }
 
     // Windows and rates.
@@ -566,5 +688,13 @@ impl Uploader {
             assert!(receiver.waiting() <= self.limits.requests);
             assert!(!receiver.is_choked() || receiver.waiting() == 0);
         }
+        let slots = self.receivers.strangers();
+        let slots = slots.filter(|(.., standing)| standing.has_slot()).count();
+        assert!(slots <= self.limits.strangers.0);
     }
+}
+
+/// Which kind of link it is.
+fn lane(receiver: &Receiver) -> Lane {
+    Lane::of(receiver.standing().map(Standing::slot))
 }

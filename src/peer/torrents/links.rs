@@ -20,7 +20,7 @@ use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::outside::Outside;
 use crate::peer::contents::role::Role;
 use crate::peer::session::HandshakeError;
-use crate::peer::swarm::{LinkId, LinkInfo};
+use crate::peer::swarm::{LinkId, LinkInfo, LinkKind};
 use crate::protocol::{Addr, HostKey, OwnState};
 
 /// How long a driver that knows nobody waits for the first answer of a tracker.
@@ -38,6 +38,7 @@ pub(super) async fn accept_link(torrent: Arc<Torrent>, begun: Begun) {
             dialled: false,
             host: HostKey::of(&begun.remote.into()),
             cookies: None,
+            kind: LinkKind::Stranger,
         };
         let (link, task) = link(&torrent, begun, id, info, inbox);
         run = Some(task);
@@ -156,7 +157,7 @@ impl Outside for TorrentOutside {
         };
         let shared = &torrent.meeting.session.shared;
         let id = shared.contents.next_link();
-        let mut info = LinkInfo::unmet(addr);
+        let mut info = LinkInfo::unmet(addr).of_stranger();
         info.peer = Some(begun.shaken.client.to_peer_id());
         let remote = begun.remote;
         let (link, run) = link(torrent, begun, id, info, inbox);

@@ -62,6 +62,8 @@ pub struct Simulation {
     members: Vec<MemberState>,
     /// How long a message is on its way.
     latency: Duration,
+    /// The members are strangers to each other.
+    strangers: bool,
     rng: fastrand::Rng,
     next_link: u64,
     /// How many honest members leech.
@@ -84,6 +86,7 @@ impl Simulation {
             tracker: Tracker::default(),
             members: Vec::new(),
             latency: Duration::ZERO,
+            strangers: false,
             rng: fastrand::Rng::with_seed(seed),
             next_link: 0,
             leeching: 0,
@@ -96,6 +99,12 @@ impl Simulation {
     /// Sets how long every message is on its way, from now on.
     pub fn set_latency(&mut self, latency: Duration) {
         self.latency = latency;
+    }
+
+    /// From now on all links are between strangers, as between BitTorrent clients: nobody
+    /// may ask before it is told that it may, and each says first that it wants something.
+    pub fn make_strangers(&mut self) {
+        self.strangers = true;
     }
 
     /// The content.
@@ -448,10 +457,18 @@ impl Simulation {
                 let listen = Some(addr).filter(|_| self.members[other.0].listens);
                 LinkInfo::accepted(peer, &remote, listen).with_cookies(cookies[1], cookies[0])
             };
-            let state = &mut self.members[end.0];
+            let info = match self.strangers {
+                true => info.of_stranger(),
+                false => info,
+            };
+            let (state, now) = (&mut self.members[end.0], self.queue.instant());
             // The first end may have dropped the link at once.
             if state.links.contains(link) {
-                state.machine.link_up(self.queue.instant(), link, info);
+                state.machine.link_up(now, link, info);
+                if self.strangers {
+                    // BitTorrent begins so.
+                    state.machine.handle_message(now, link, PeerMessage::Choke);
+                }
                 self.settle(end);
             }
         }
@@ -597,14 +614,21 @@ impl Simulation {
         if bytes == 0 && (far.queued == 0 || state.uplink.lets_messages_pass()) {
             let at = (now + self.latency).max(far.last_delivery);
             far.last_delivery = at;
-            let deliver = Event::Deliver {
-                to: far.member,
-                link: far.link,
+            let (to, link_there) = (far.member, far.link);
+            let deliver = |message| Event::Deliver {
+                to,
+                link: link_there,
                 message,
             };
+            // Who greets as a leecher wants something.
+            let wants = matches!(message, PeerMessage::HaveNone | PeerMessage::Bitfield(_));
             let now = self.queue.instant();
             state.machine.messages_sent(now, link, 1, 0);
-            return self.queue.schedule(at, deliver);
+            self.queue.schedule(at, deliver(message));
+            if wants && self.strangers {
+                self.queue.schedule(at, deliver(PeerMessage::Interested));
+            }
+            return;
         }
         far.queued += 1;
         let outgoing = Outgoing {

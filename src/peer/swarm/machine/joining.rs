@@ -9,7 +9,7 @@ use crate::peer::swarm::link::Link;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::same_peer::SamePeer;
 use crate::peer::swarm::{
-    DropReason, LeaveReason, LinkCookies, LinkId, LinkInfo, Output, same_peer,
+    DropReason, LeaveReason, LinkCookies, LinkId, LinkInfo, LinkKind, Output, same_peer,
 };
 use crate::protocol::{LinkProof, PeerId, PeerMessage, RefuseReason};
 
@@ -47,7 +47,12 @@ pub(super) fn link_up(parts: &mut Parts, now: Instant, id: LinkId, info: LinkInf
     // A BitTorrent client says itself what it has before it is asked.
     let is_presumed = complete && parts.phase.is_beginning();
     link.presumed_complete = is_presumed && !parts.is_torrent();
+    let is_stranger = link.info.kind == LinkKind::Stranger;
     attach(parts, now, id, link);
+    if is_stranger {
+        // Links of this crate's protocol may ask from the start.
+        parts.send(id, PeerMessage::Choke);
+    }
     greet(parts, id);
     announced::use_early(parts, id);
     true
@@ -68,7 +73,10 @@ pub(super) fn attach(parts: &mut Parts, now: Instant, id: LinkId, mut link: Link
     link.since = now;
     link.lot = parts.places(now).lot(&host);
     link.known_blank = parts.book.is_known_blank(now, &host);
-    parts.uploader.link_added(now, id, &host);
+    match link.info.kind {
+        LinkKind::Own => parts.uploader.link_added(now, id, &host),
+        LinkKind::Stranger => parts.uploader.stranger_added(id, &host),
+    }
     if link.known_blank {
         parts.uploader.mark_never_told(id);
     }

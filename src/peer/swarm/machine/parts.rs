@@ -79,6 +79,7 @@ impl Parts {
             window: config.send_window,
             requests: MAX_REQUESTS,
             slots: config.upload_slots,
+            strangers: (config.stranger_slots, config.optimistic_slots),
         };
         let mut parts = Self {
             id,
@@ -105,6 +106,9 @@ impl Parts {
             passage: None,
             limit: DownloadLimit::default(),
         };
+        if parts.is_seeding() {
+            parts.uploader.set_seeding();
+        }
         parts.measure();
         parts
     }

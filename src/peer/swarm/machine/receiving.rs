@@ -115,6 +115,7 @@ fn delivered(parts: &mut Parts, now: Instant, id: LinkId, len: u64) {
     link.received += len;
     link.down.add(now, len);
     link.is_proven = true;
+    parts.uploader.gave(id, len);
     if let Some(addr) = &link.info.addr {
         parts.book.proved(addr);
     }

@@ -217,6 +217,7 @@ pub(super) fn finished(parts: &mut Parts, now: Instant) -> bool {
     parts.effort.finished();
     parts.keeping = Keeping::default();
     parts.phase = Phase::Seeding(manifest);
+    parts.uploader.set_seeding();
     parts.announce(OwnState::Complete);
     let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
     let seeders = parts.links.iter().filter(|(_, link)| is_seeder(link));

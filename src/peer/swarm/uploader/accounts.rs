@@ -7,7 +7,10 @@
 //! not, whatever it says to lack; all links of one host have one share together.
 //!
 //! A host is remembered beyond its links as long as it owes something or is
-//! ahead of its share. So a peer does not become new by dialling again.
+//! ahead of its share, or had a slot on trust. So a peer does not become new by dialling
+//! again.
+
+use std::time::Instant;
 
 use super::receiver::Receiver;
 use crate::protocol::HostKey;
@@ -52,6 +55,8 @@ struct Account {
     sent: f64,
     /// A link of it let a turn pass, and none has asked since.
     passed: bool,
+    /// When a stranger of it last got or gave back a slot on trust.
+    trusted_at: Option<Instant>,
 }
 
 impl Accounts {
@@ -80,13 +85,18 @@ impl Accounts {
             untold: 0,
             sent: self.share,
             passed: false,
+            trusted_at: None,
         };
         let unused = self.accounts.iter().enumerate();
         let unused = unused.filter(|(_, account)| account.links == 0);
         let is_ahead = |account: &Account| account.sent > self.share;
-        let least = unused.min_by_key(|(_, account)| (account.untold, is_ahead(account)));
+        let least = unused
+            .min_by_key(|(_, account)| (account.untold, is_ahead(account), account.trusted_at));
+        let is_spare = |account: &Account| {
+            account.untold == 0 && !is_ahead(account) && account.trusted_at.is_none()
+        };
         let full = self.accounts.len() - self.hosts >= MAX_REMEMBERED;
-        match least.filter(|(_, least)| full || least.untold == 0 && !is_ahead(least)) {
+        match least.filter(|(_, least)| full || is_spare(least)) {
             Some((at, _)) => {
                 self.accounts[at] = account;
                 at
@@ -96,6 +106,16 @@ impl Accounts {
                 self.accounts.len() - 1
             }
         }
+    }
+
+    /// When a stranger of a host last got or gave back a slot on trust.
+    pub(super) fn trusted_at(&self, host: usize) -> Option<Instant> {
+        self.accounts[host].trusted_at
+    }
+
+    /// A stranger of a host gets or gives back a slot on trust.
+    pub(super) fn trust(&mut self, host: usize, now: Instant) {
+        self.accounts[host].trusted_at = Some(now);
     }
 
     /// Whose account has this number.

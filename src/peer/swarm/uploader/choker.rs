@@ -223,6 +223,12 @@ impl Choker {
         pace: &Pace,
         gate: Option<&mut Gate>,
     ) -> Option<Turn> {
+        if receivers.are_strangers() {
+            // They do not take these turns.
+            self.unsettled = false;
+            (self.invitation_ends, self.trial_ends) = (None, None);
+            return None;
+        }
         let turn = self.decide(now, receivers, accounts, pace, gate);
         self.unsettled = turn.is_some();
         turn
@@ -286,11 +292,11 @@ impl Choker {
         gate: Option<&Gate>,
     ) -> Look {
         let lacks = |r: &Receiver| r.lacks_something() && !accounts.is_silent(r);
-        let others_lack = receivers.values().any(lacks);
+        let others_lack = receivers.own().any(lacks);
         let may_try = self.update_trials(now, receivers, accounts, pace.chunk_time);
         let mut look = Look::default();
         self.invitation_ends = None;
-        for (link, receiver) in receivers.iter_mut() {
+        for (link, receiver) in receivers.own_mut() {
             if !receiver.wants() {
                 receiver.withdraw_invitation();
                 continue;
@@ -346,7 +352,7 @@ impl Choker {
     ) -> bool {
         let mut under_way = 0;
         let mut first = None;
-        for (_, receiver) in receivers.iter_mut() {
+        for (_, receiver) in receivers.own_mut() {
             let Some((began, since)) = receiver.trial() else {
                 continue;
             };
@@ -383,9 +389,9 @@ impl Choker {
         let is_last = |r: &Receiver| accounts.is_ahead(r) || r.is_blank() && !has_room;
         let is_other = |r: &Receiver| (r.wants() || r.under_way() > 0) && !is_last(r);
         let waits = |r: &Receiver| r.wants() && is_last(r);
-        self.lull = if !receivers.values().any(waits) {
+        self.lull = if !receivers.own().any(waits) {
             Lull::NotNeeded
-        } else if self.lull == Lull::NotNeeded || receivers.values().any(is_other) {
+        } else if self.lull == Lull::NotNeeded || receivers.own().any(is_other) {
             Lull::Begins(now + chunk_time.max(MIN_PAUSE))
         } else {
             match self.lull {

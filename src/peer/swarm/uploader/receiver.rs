@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::standing::Standing;
 use super::trials::Trial;
 use crate::content::BlockRange;
 
@@ -28,6 +29,8 @@ enum TurnState {
 /// Whether a link wants something, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interest {
+    /// It has not said so yet: a stranger.
+    Unknown,
     Interested,
     /// It let its turn pass, and has said nothing since.
     LetTurnPass,
@@ -89,6 +92,8 @@ pub(super) struct Receiver {
     has: u32,
     /// How many chunks it lacks of those that are here.
     lacks: u32,
+    /// If it is a stranger: how it stands.
+    standing: Option<Standing>,
 }
 
 impl Receiver {
@@ -116,7 +121,32 @@ impl Receiver {
             never_told: false,
             has: 0,
             lacks: 0,
+            standing: None,
         }
+    }
+
+    /// A new link with a stranger. It may not ask, and says itself when it wants something.
+    pub(super) fn stranger(lot: u64, host: usize) -> Self {
+        Self {
+            turn: TurnState::Choked,
+            interest: Interest::Unknown,
+            standing: Some(Standing::new()),
+            ..Self::new(lot, host, None)
+        }
+    }
+
+    pub(super) fn is_stranger(&self) -> bool {
+        self.standing.is_some()
+    }
+
+    /// How it stands, if it is a stranger.
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn standing_mut(&mut self) -> Option<&mut Standing> {
+        self.standing.as_mut()
     }
 
     pub(super) fn lot(&self) -> u64 {
@@ -177,14 +207,19 @@ impl Receiver {
         };
     }
 
+    /// Whether it said that it wants nothing.
+    pub(super) fn has_said_no(&self) -> bool {
+        self.interest == Interest::NotInterested
+    }
+
     /// Whether it said that it wants nothing, or lacks nothing.
     pub(super) fn has_declined(&self) -> bool {
-        self.interest == Interest::NotInterested || self.lacks == 0
+        self.has_said_no() || self.lacks == 0
     }
 
     /// Whether it has not used the turns that it had of late.
     pub(super) fn has_passed(&self) -> bool {
-        self.interest == Interest::NotInterested || self.passed
+        self.has_said_no() || self.passed
     }
 
     // Requests and bytes.
@@ -255,7 +290,7 @@ impl Receiver {
         if self.under_way == 0 {
             self.moved = Some(now);
         }
-        if self.is_blank() && self.trial == Trial::None {
+        if !self.is_stranger() && self.is_blank() && self.trial == Trial::None {
             self.trial = Trial::Began(now);
         }
         self.under_way += u64::from(block.len);
@@ -271,8 +306,12 @@ impl Receiver {
     pub(super) fn sent(&mut self, now: Instant, bytes: u64, chunk_len: u64) -> u64 {
         let bytes = self.failed(bytes);
         self.sent += bytes;
-        self.untold += bytes;
         self.moved = Some(now);
+        if self.is_stranger() {
+            // It may fetch many chunks at a time, and say of what it has got when it likes.
+            return bytes;
+        }
+        self.untold += bytes;
         if self.untold >= chunk_len.max(1) {
             self.telling = match self.telling {
                 Telling::UpToDate => Telling::Mute {
