@@ -104,11 +104,11 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
         let (owned, next) = service.registry.owned(now(), token, from);
         let verdicts = verdicts(gate, who, AccessAction::Own, &owned).await;
         let mut denied = Vec::new();
-        for ((id, _), verdict) in owned.into_iter().zip(verdicts) {
+        for (owned, verdict) in owned.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Allowed(_) => {}
-                Verdict::Denied => denied.push(id),
-                Verdict::Unknown => unknown.push(id),
+                Verdict::Denied => denied.push(owned),
+                Verdict::Unknown => unknown.push(owned),
             }
         }
         service.registry.disown_all(now(), token, &denied);
