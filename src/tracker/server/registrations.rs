@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::{Standing, Verdict, Who};
 use crate::protocol::{Addr, Host, Token};
-use crate::transport::PeerIdentity;
+use crate::transport::{Membership, PeerIdentity};
 
 /// How many registrations are noted before those whose lease has run out are looked for.
 const FIRST_PRUNE: usize = 1024;
@@ -33,6 +33,8 @@ struct State {
 
 struct Registration {
     who: Who,
+    /// Tells whether the transport still lets it in, if it tells that.
+    membership: Option<Membership>,
     /// From where it has registered over the other family of addresses.
     also: Option<Addr>,
     heard: Instant,
@@ -88,7 +90,12 @@ impl Registrations {
     }
 
     /// Somebody has registered, for the first time or again.
-    pub(super) fn registered(&self, now: Instant, token: Token, who: &Who) {
+    pub(super) fn registered(
+        &self,
+        now: Instant,
+        token: Token,
+        (who, membership): (&Who, Option<&Membership>),
+    ) {
         let mut state = self.state();
         let known = state.by_token.get(&token);
         if known.is_none_or(|known| !is_same(&known.who, who)) {
@@ -98,12 +105,14 @@ impl Registrations {
         }
         let registration = state.by_token.entry(token).or_insert_with(|| Registration {
             who: who.clone(),
+            membership: None,
             also: None,
             heard: now,
             registered: Standing::default(),
             owned: Standing::default(),
         });
         (registration.who, registration.heard) = (who.clone(), now);
+        registration.membership = membership.cloned();
         if state.by_token.len() >= state.prune_at {
             state.prune(now, self.lease);
         }
@@ -160,6 +169,18 @@ impl Registrations {
             also: registration.also.clone(),
         })
         .collect()
+    }
+
+    /// Those of whom the transport lets in no more, connected or not.
+    pub(super) fn outsiders(&self) -> Vec<(Token, Who)> {
+        let state = self.state();
+        let is_out = |(_, registration): &(&Token, &Registration)| {
+            let membership = registration.membership.as_ref();
+            membership.is_some_and(|membership| !membership.is_valid())
+        };
+        let outsiders = state.by_token.iter().filter(is_out);
+        let outsiders = outsiders.map(|(token, of)| (*token, of.who.clone()));
+        outsiders.collect()
     }
 
     /// Those of somebody. Takes no longer if others have more.
@@ -260,7 +281,7 @@ mod tests {
             who(None, "memory:a"),
         ];
         for (number, holder) in (0..).zip(&holders) {
-            registrations.registered(now, token(number), holder);
+            registrations.registered(now, token(number), (holder, None));
         }
         assert_eq!(check(&registrations), 6);
         assert_eq!(of(&registrations, &who(Some(1), "10.9.9.9:9")), [token(0)]);
@@ -269,7 +290,7 @@ mod tests {
         assert_eq!(of(&registrations, &who(None, "memory:a:7")), [token(5)]);
         assert!(of(&registrations, &who(Some(3), "10.0.0.1:1")).is_empty());
         // Whoever registers with a token again has it.
-        registrations.registered(now, token(2), &holders[4]);
+        registrations.registered(now, token(2), (&holders[4], None));
         assert_eq!(of(&registrations, &holders[4]), [token(2), token(4)]);
         for number in 0..6 {
             assert_eq!(check(&registrations), 6 - number as usize);
@@ -286,11 +307,11 @@ mod tests {
         let begun = Instant::now();
         let many = FIRST_PRUNE as u32 - 1;
         for number in 0..many {
-            registrations.registered(begun, token(number), &who(Some(1), "10.0.0.1:1"));
+            registrations.registered(begun, token(number), (&who(Some(1), "10.0.0.1:1"), None));
         }
         let later = begun + 2 * LEASE;
         registrations.heard(later, &token(7));
-        registrations.registered(later, token(many), &who(Some(2), "10.0.0.1:1"));
+        registrations.registered(later, token(many), (&who(Some(2), "10.0.0.1:1"), None));
         assert_eq!(check(&registrations), 2);
         let left = of(&registrations, &who(Some(1), "10.0.0.1:1"));
         assert_eq!(left, [token(7)]);

@@ -36,6 +36,7 @@ mod allowed;
 mod authenticator;
 mod ca;
 mod chain;
+mod checked;
 mod der;
 mod error;
 mod failures;

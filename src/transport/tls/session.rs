@@ -26,7 +26,9 @@ where
     let member = auth
         .admit(&mut io, side, chain.as_deref(), exporter)
         .await?;
+    let membership = member.ended.membership();
     let io = MemberIo::new(io, member.ended);
     let connection = ByteStream::new(io, remote, local).framed();
-    Ok(connection.with_identity(member.identity))
+    let connection = connection.with_identity(member.identity);
+    Ok(connection.with_membership(membership))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::handshake::connect;
@@ -151,5 +152,9 @@ impl<S: StreamTransport> Transport for TlsTransport<S> {
 
     fn identity(&self) -> Option<PeerIdentity> {
         Some(self.auth.identity())
+    }
+
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.auth.membership_changes())
     }
 }
