@@ -80,9 +80,9 @@
 //!
 //! A tracker that is [restored](crate::tracker::TrackerBuilder::restore) knows names and
 //! upload rates, and no registrations: nobody is listed before he has registered again, and
-//! was allowed to. A key that a *transport* lets in no more (`transport::auth`) is another
-//! matter than a policy: what was registered with it ends with its connection, and without
-//! one with its lease.
+//! was allowed to. Whoever a *transport* lets in no more (`transport::auth`), as its
+//! key is taken out or its certificate revoked, is another matter than a policy: what was
+//! registered by it ends with its connection, and without one within a second as well.
 //!
 //! ```
 //! use bt_lite::access::AllowIdentities;

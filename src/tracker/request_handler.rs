@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::registry::{
     AddressRule, Aim, Asker, Begun, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr,
-    NameOutcome, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings,
+    NameOutcome, Owned, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings,
     room_for_bearer,
 };
 use super::shards::{Count, Shards};
@@ -248,7 +248,13 @@ impl RequestHandler {
             let owned = match permits.entry(at) {
                 EntryPermit::Given => self.own_entry(&mut sessions, index, &listing, entry),
                 EntryPermit::Denied => {
-                    self.disown_id(&mut sessions, index, &entry.id);
+                    // Under another name the content may be owned, also if that has no place.
+                    let is_given = |(at, other): (u16, &OwnEntry)| {
+                        other.id == entry.id && permits.entry(at) == EntryPermit::Given
+                    };
+                    let keeps = (0..).zip(entries).any(is_given);
+                    let name = Some(&entry.name);
+                    self.disown_name(&mut sessions, index, (&entry.id, name), keeps);
                     Err(Refusal::Denied)
                 }
                 EntryPermit::Unsure => Err(Refusal::Busy),
@@ -314,22 +320,34 @@ impl RequestHandler {
         }
     }
 
-    /// Ends the ownership of a content, if the peer owns it.
-    fn disown_id(&self, sessions: &mut Sessions, index: u32, id: &ContentId) {
+    /// Has a peer own a content under this name no more. If it has no other name for it, or
+    /// this is of no name, the ownership ends, unless it is kept by what else is known.
+    fn disown_name(
+        &self,
+        sessions: &mut Sessions,
+        index: u32,
+        (id, name): (&ContentId, Option<&ContentName>),
+        keeps: bool,
+    ) {
         let (hash, home) = self.settings.locate(id);
         let mut catalog = self.catalogs.lock(home);
         let known = catalog.by_id(hash, id);
-        if let Some(held) = known.and_then(|content| sessions.holding(index, content)) {
+        let Some(held) = known.and_then(|content| sessions.holding(index, content)) else {
+            return;
+        };
+        let host = sessions.host(index);
+        let has_others = name.is_some_and(|name| catalog.drop_name(held, name, host));
+        if !has_others && !keeps {
             self.disown(sessions, &mut catalog, index, held);
         }
     }
 
-    /// Ends what a peer owns of these contents. Does not extend its lease.
-    pub(super) fn disown_all(&self, now: Instant, token: &Token, ids: &[ContentId]) {
+    /// Ends what a peer owns of these contents under these names. Does not extend its lease.
+    pub(super) fn disown_all(&self, now: Instant, token: &Token, owned: &[Owned]) {
         let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
         if let Ok(index) = sessions.authenticate(now, token) {
-            for id in ids {
-                self.disown_id(&mut sessions, index, id);
+            for (id, name) in owned {
+                self.disown_name(&mut sessions, index, (id, name.as_ref()), false);
             }
             // Who has announced one torrent is here for nothing else.
             #[cfg(feature = "bittorrent")]
@@ -360,25 +378,26 @@ impl RequestHandler {
         }
     }
 
-    /// Some of what a peer owns, from the content of this number on, each with a name; and
-    /// the number to go on with, if there are more. Nothing if the token is unknown.
+    /// Some of what a peer owns, from the content of this number on, each under each of its
+    /// names; and the number to go on with, if there are more. Nothing if the token is
+    /// unknown.
     pub(super) fn owned(
         &self,
         now: Instant,
         token: &Token,
         from: u32,
-    ) -> (Vec<(ContentId, Option<ContentName>)>, Option<u32>) {
+    ) -> (Vec<Owned>, Option<u32>) {
         let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
         let Ok(index) = sessions.authenticate(now, token) else {
             return (Vec::new(), None);
         };
         let mut owned = Vec::new();
-        for held in sessions.owned_from(index, from) {
-            if owned.len() == EXPIRE_BATCH {
+        for (looked_at, held) in sessions.owned_from(index, from).enumerate() {
+            if looked_at == EXPIRE_BATCH {
                 return (owned, Some(held.content));
             }
             let home = self.settings.shard_of_content(held.content);
-            owned.push(self.catalogs.lock(home).owned(held));
+            self.catalogs.lock(home).owned(held, &mut owned);
         }
         (owned, None)
     }

@@ -12,7 +12,7 @@ use super::batch::{Asked, Replies};
 #[cfg(feature = "bittorrent")]
 use super::registry::{Membership, TorrentAnnounce, TorrentAnswer};
 use super::registry::{
-    Permits, RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot,
+    Owned, Permits, RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot,
 };
 use super::request_handler::RequestHandler;
 #[cfg(feature = "bittorrent")]
@@ -271,20 +271,20 @@ impl ShardedRegistry {
         self.handler.asked_for(now, key)
     }
 
-    /// Ends what a peer owns of these contents. Does not extend its lease.
-    pub(super) fn disown_all(&self, now: Instant, token: &Token, ids: &[ContentId]) {
-        self.handler.disown_all(now, token, ids);
+    /// Ends what a peer owns of these contents under these names. Does not extend its lease.
+    pub(super) fn disown_all(&self, now: Instant, token: &Token, owned: &[Owned]) {
+        self.handler.disown_all(now, token, owned);
     }
 
-    /// Some of what a peer owns, from the content of this number on, each with a name; and
-    /// the number to go on with, if there are more. Nothing if the token is unknown. Does
-    /// not extend the lease.
+    /// Some of what a peer owns, from the content of this number on, each under each of its
+    /// names; and the number to go on with, if there are more. Nothing if the token is
+    /// unknown. Does not extend the lease.
     pub(super) fn owned(
         &self,
         now: Instant,
         token: &Token,
         from: u32,
-    ) -> (Vec<(ContentId, Option<ContentName>)>, Option<u32>) {
+    ) -> (Vec<Owned>, Option<u32>) {
         self.handler.owned(now, token, from)
     }
 

@@ -9,6 +9,7 @@ use futures::{Sink, Stream};
 use super::auth_error::AuthError;
 use super::error::TransportError;
 use super::identity::PeerIdentity;
+use super::membership::Membership;
 use super::whereabouts::{Now, Whereabouts};
 use crate::protocol::limits::MAX_FRAMES;
 use crate::protocol::{Addr, Frame, FrameLimits};
@@ -54,6 +55,8 @@ pub struct Connection {
     pub limits: LimitHandle,
     /// Tells where the other side is by now.
     moves: Option<Now>,
+    /// Tells whether the other side is still let in.
+    membership: Option<Membership>,
 }
 
 impl Connection {
@@ -74,6 +77,7 @@ impl Connection {
             stream: Box::new(stream),
             limits,
             moves: None,
+            membership: None,
         }
     }
 
@@ -99,6 +103,20 @@ impl Connection {
     pub fn with_moving_remote(mut self, now: impl Fn() -> Addr + Send + Sync + 'static) -> Self {
         self.moves = Some(Arc::new(now));
         self
+    }
+
+    /// The same, of a transport that may let in no more whom it has let in
+    /// ([`Transport::membership_changes`](super::Transport::membership_changes)).
+    #[must_use]
+    pub fn with_membership(mut self, membership: Membership) -> Self {
+        self.membership = Some(membership);
+        self
+    }
+
+    /// Whether the other side is still let in, whatever becomes of the halves. Nothing if the
+    /// transport does not tell.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        self.membership.clone()
     }
 
     /// Where the other side is now. That is [`remote`](Self::remote), unless the connection

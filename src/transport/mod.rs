@@ -15,6 +15,7 @@ mod connection;
 mod error;
 pub mod framed;
 mod identity;
+mod membership;
 pub mod memory;
 #[cfg(feature = "_quic")]
 pub mod quic;
@@ -32,6 +33,7 @@ pub use auth_error::AuthError;
 pub use connection::{Connection, FrameSink, FrameStream, LimitHandle};
 pub use error::TransportError;
 pub use identity::{ParseIdentityError, PeerIdentity};
+pub use membership::Membership;
 pub use memory::{MemoryNetwork, MemoryTransport};
 #[cfg(feature = "_quic")]
 pub use quic::QuicTransport;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::error::TransportError;
@@ -58,6 +59,14 @@ pub trait Transport: Send + Sync + 'static {
     fn identity(&self) -> Option<PeerIdentity> {
         None
     }
+
+    /// Changes when somebody whom the transport has let in is let in no more, so that a
+    /// tracker looks at the memberships of those who have registered
+    /// ([`Connection::with_membership`]), also if they are away. By default there is nothing
+    /// to tell that. The number may be the same each time.
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 #[async_trait]
@@ -81,6 +90,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     fn identity(&self) -> Option<PeerIdentity> {
         (**self).identity()
     }
+
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        (**self).membership_changes()
+    }
 }
 
 #[async_trait]
@@ -103,6 +116,10 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     fn identity(&self) -> Option<PeerIdentity> {
         (**self).identity()
+    }
+
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        (**self).membership_changes()
     }
 }
 

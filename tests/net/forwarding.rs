@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bt_lite::transport::{Connection, Listener, PeerIdentity};
 use bt_lite::{Addr, MemoryNetwork, MemoryTransport, Transport, TransportError};
+use tokio::sync::watch;
 
 use crate::world::traits::methods;
 
@@ -49,6 +50,11 @@ impl Transport for Written {
         self.called("identity");
         None
     }
+
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        self.called("membership_changes");
+        None
+    }
 }
 
 /// The source of the trait.
@@ -68,6 +74,7 @@ async fn every_method_is_forwarded<T: Transport>(wrap: impl Fn(Written) -> T) {
     assert_eq!(transport.check(&addr), Err(TransportError::Closed));
     assert_eq!(transport.resolve(&addr).await, Ok(Vec::new()));
     assert_eq!(transport.identity(), None);
+    assert!(transport.membership_changes().is_none());
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();

@@ -154,3 +154,70 @@ async fn member_with_the_secret_is_kept_out_by_a_list() {
     list.remove(&member.identity());
     transfer.expect_ended().await;
 }
+
+/// Registers a member at a tracker, which is away then and stays registered, shuts it out, and
+/// expects that nothing of it is left within a second.
+async fn expect_forgotten([tracker, member]: [&Authenticator; 2], shut_out: impl FnOnce()) {
+    let network = MemoryNetwork::new(1);
+    let tracker = Tracker::builder(tls(&network, "tracker", tracker))
+        .bind("memory:tracker")
+        .await
+        .unwrap();
+    let member = Peer::builder(tls(&network, "member", member), MemoryStorage::new())
+        .tracker("memory:tracker")
+        .listen("memory:member")
+        .start()
+        .await
+        .unwrap();
+    let source = ShareSource::bytes("film", vec![5; 1000]);
+    member.share(source).await.unwrap();
+    let listed = || {
+        let stats = tracker.stats().registry;
+        (stats.peers, stats.ownerships)
+    };
+    // Without a word to the tracker.
+    drop(member);
+    while tracker.stats().connections > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(listed(), (1, 1));
+    shut_out();
+    let begun = Instant::now();
+    while listed() != (0, 0) {
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", listed());
+        sleep(Duration::from_millis(1)).await;
+    }
+    tracker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_of_who_is_away_ends_when_its_key_is_taken_out() {
+    let identities = [(); 2].map(|()| Identity::generate().unwrap());
+    let keys = AllowedKeys::from_iter(identities.iter().map(Identity::identity));
+    let gone = identities[1].identity();
+    let auths =
+        identities.map(|identity| Authenticator::new(identity, Trust::Keys(keys.clone())).unwrap());
+    expect_forgotten(auths.each_ref(), || assert!(keys.remove(&gone))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_of_who_is_away_ends_when_its_certificate_is_revoked() {
+    let authority = Authority::new("the cluster");
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("revoked");
+    std::fs::write(&list, authority.revocation_list(&[99])).unwrap();
+    let auth = |serial| {
+        let ca = Ca::from_pem(&authority.pem()).revoked_pem_file(&list);
+        let identity = authority.member(serial, Validity::Now);
+        Authenticator::new(identity, Trust::Ca(ca)).unwrap()
+    };
+    let auths = [auth(1), auth(3)];
+    expect_forgotten(auths.each_ref(), || {
+        // Nothing has changed yet.
+        auths[0].reload().unwrap();
+        std::fs::write(&list, authority.revocation_list(&[99, 3])).unwrap();
+        auths[0].reload().unwrap();
+    })
+    .await;
+}

@@ -128,6 +128,65 @@ async fn entries_that_a_peer_may_not_own_are_refused_one_by_one() {
     assert_eq!(reply, TrackerReply::Done);
 }
 
+/// The content with this number under this name.
+fn named(number: u8, name: &str) -> OwnEntry {
+    let name = name.parse().expect("a name");
+    OwnEntry::new(id(number), name, 1000, OwnState::Complete)
+}
+
+fn key(name: &str) -> ContentKey {
+    ContentKey::Name(name.parse().expect("a name"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_name_of_a_content_is_permitted_by_itself() {
+    let network = MemoryNetwork::new(1);
+    let rules = ContentRules::open();
+    let tracker = tracker(&network, rules.clone()).await;
+    let plan = || "plan".parse::<bt_lite::ContentName>().expect("a name");
+    rules.set(plan(), [identity("other")]);
+    let denied_at = |at| TrackerReply::Partly(vec![RefusedEntry::new(at, Refusal::Denied)]);
+    let (mut raw, token) = member(&network, "member").await;
+    let (mut other, other_token) = member(&network, "other").await;
+    // In whichever order, and also when it is said again.
+    for (entries, at) in [
+        ([named(1, "film"), named(1, "plan")], 1),
+        ([named(2, "plan"), named(2, "film")], 0),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(own(&mut raw, token, entries.to_vec()).await, denied_at(at));
+        }
+    }
+    assert_eq!(tracker.stats().registry.ownerships, 2);
+    let found = need(&mut other, other_token, id(1)).await;
+    assert!(is_found(&found, id(1), 1), "{found:?}");
+    assert_eq!(need(&mut other, other_token, key("plan")).await, unknown());
+
+    // A name that is denied later ends alone, and the last one with the ownership.
+    rules.clear(plan());
+    let both = vec![named(1, "film"), named(1, "plan")];
+    assert_eq!(own(&mut raw, token, both).await, TrackerReply::Done);
+    let found = need(&mut other, other_token, key("plan")).await;
+    assert!(is_found(&found, id(1), 1), "{found:?}");
+    rules.set(plan(), [identity("other")]);
+    sleep(SECOND).await;
+    assert_eq!(tracker.stats().registry.ownerships, 2);
+    assert_eq!(need(&mut other, other_token, key("plan")).await, unknown());
+    let film = "film".parse::<bt_lite::ContentName>().expect("a name");
+    rules.set(film, []);
+    assert!(until(&tracker, 2, 0).await < SECOND);
+
+    // Who announces under a name that is denied only, owns nothing any more.
+    let entry = || vec![named(3, "series")];
+    assert_eq!(own(&mut raw, token, entry()).await, TrackerReply::Done);
+    rules.set(
+        "series".parse::<bt_lite::ContentName>().expect("a name"),
+        [],
+    );
+    assert_eq!(own(&mut raw, token, entry()).await, denied_at(0));
+    assert_eq!(tracker.stats().registry.ownerships, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_together_are_permitted_one_by_one() {
     let network = MemoryNetwork::new(1);
@@ -170,10 +229,6 @@ async fn content_is_told_only_to_who_may_fetch_it() {
     let rules = ContentRules::open();
     let _tracker = tracker(&network, rules.clone()).await;
     let (mut owner, token) = member(&network, "owner").await;
-    let named = |number: u8, name: &str| {
-        let name = name.parse().expect("a name");
-        OwnEntry::new(id(number), name, 1000, OwnState::Complete)
-    };
     let entries = vec![named(1, "film"), named(2, "film"), named(3, "plan")];
     assert_eq!(own(&mut owner, token, entries).await, TrackerReply::Done);
     let may = ["owner", "member"].map(identity);

@@ -17,6 +17,7 @@ use super::owner::Owner;
 use super::owners::Drawn;
 use super::ownerships::{MAX_NAMES_OF_OWNER, Ownerships, UNLISTED};
 use super::peers::Holding;
+use super::permits::Owned;
 use super::recalled::Recalled;
 use super::reply::ReplyWriter;
 use super::settings::Settings;
@@ -278,6 +279,21 @@ impl Catalog {
             self.contents.leave(content, old, host);
         }
         self.ownerships.add_name(ownership, at);
+    }
+
+    /// Ends the use of a name by an owner of this host, if it uses it. Returns whether it uses
+    /// another one.
+    pub(crate) fn drop_name(&mut self, held: Holding, name: &ContentName, host: u32) -> bool {
+        let content = self.inward(held.content);
+        let found = self.contents[content].names.find(name);
+        let is_used = |at| self.ownerships.names(held.ownership).any(|used| used == at);
+        if let Some(at) = found.filter(|&at| is_used(at)) {
+            self.ownerships.remove_name(held.ownership, at);
+            self.contents.leave(content, at, host);
+        }
+        let names = &self.contents[content].names;
+        let mut left = self.ownerships.names(held.ownership);
+        left.any(|at| !names.has_lapsed(at))
     }
 
     /// Has an owner use a name that has found a place among the contents of that
@@ -639,12 +655,17 @@ impl Catalog {
         }
     }
 
-    /// What an ownership is of, and a name that its owner uses for it, if it has one.
-    pub(crate) fn owned(&self, held: Holding) -> (ContentId, Option<ContentName>) {
+    /// Adds what an ownership is of, under each name that its owner uses for it. Under the
+    /// name that others use if it has none.
+    pub(crate) fn owned(&self, held: Holding, owned: &mut Vec<Owned>) {
         let content = &self.contents[self.inward(held.content)];
-        let name = self.ownerships.names(held.ownership).next();
-        let name = name.and_then(|at| content.names.get(at));
-        (content.id, name.or_else(|| content.names.common()).cloned())
+        let names = self.ownerships.names(held.ownership);
+        let names = names.filter_map(|at| content.names.get(at));
+        let before = owned.len();
+        owned.extend(names.map(|name| (content.id, Some(name.clone()))));
+        if owned.len() == before {
+            owned.push((content.id, content.names.common().cloned()));
+        }
     }
 
     /// The contents of a name that have owners.

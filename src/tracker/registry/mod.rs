@@ -62,7 +62,7 @@ pub(super) use catalog::{Aim, Asker, Begun, Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;
 pub(super) use listing::PeerListing;
 pub(super) use peers::Holding;
-pub(super) use permits::{EntryPermit, Permits};
+pub(super) use permits::{EntryPermit, Owned, Permits};
 pub(super) use reply::{ReplyValue, ReplyWriter};
 pub(super) use sessions::{Heartbeat, Sessions};
 pub(super) use settings::Settings;

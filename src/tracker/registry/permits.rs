@@ -1,6 +1,9 @@
 //! What of a request is allowed, as whoever leads it here was told.
 
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
+
+/// What somebody owns, under one of its names, as it is asked about.
+pub(crate) type Owned = (ContentId, Option<ContentName>);
 
 /// What of a request is done.
 #[derive(Debug, Clone, Copy)]
@@ -9,7 +12,7 @@ pub(crate) enum Permits<'a> {
     All,
     /// OWN: all but the entries at these positions, in ascending order.
     AllBut {
-        /// They are refused, and what the peer owns of them ends.
+        /// They are refused, and what the peer owns under their names ends.
         denied: &'a [u16],
         /// They are refused for now, and what the peer owns of them goes on.
         unsure: &'a [u16],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::permission::verdicts;
@@ -52,6 +53,21 @@ pub(super) async fn denied(gate: Option<&AccessGate>, asker: &Asker) {
 pub(super) async fn watch(service: Arc<Service>, gate: Arc<AccessGate>) {
     let sweep = keep_sweeping(&service, &gate);
     service.stop.run_until_cancelled(sweep).await;
+}
+
+/// Forgets the registrations of those whom the transport lets in no more, also if they are
+/// away, until the tracker stops.
+pub(super) async fn watch_members(service: Arc<Service>, mut changes: watch::Receiver<u64>) {
+    let forget = async {
+        while changes.changed().await.is_ok() {
+            for (token, who) in service.registrations.outsiders() {
+                service.forget(&token, &who);
+                // So that very many take turns with other tasks.
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    service.stop.run_until_cancelled(forget).await;
 }
 
 async fn keep_sweeping(service: &Service, gate: &AccessGate) {
@@ -104,11 +120,11 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
         let (owned, next) = service.registry.owned(now(), token, from);
         let verdicts = verdicts(gate, who, AccessAction::Own, &owned).await;
         let mut denied = Vec::new();
-        for ((id, _), verdict) in owned.into_iter().zip(verdicts) {
+        for (owned, verdict) in owned.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Allowed(_) => {}
-                Verdict::Denied => denied.push(id),
-                Verdict::Unknown => unknown.push(id),
+                Verdict::Denied => denied.push(owned),
+                Verdict::Unknown => unknown.push(owned),
             }
         }
         service.registry.disown_all(now(), token, &denied);

@@ -26,7 +26,7 @@ use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
 use crate::tracker::batch::{self, Replies};
 use crate::tracker::registry::{Permits, RegistryStats, ReplyWriter};
 use crate::tracker::sharded::ShardedRegistry;
-use crate::transport::{Connection, TransportError, Whereabouts};
+use crate::transport::{Connection, Membership, TransportError, Whereabouts};
 
 /// How long a stopping tracker gives its connections to write pending replies.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub(super) struct Asker {
     pub(super) whereabouts: Whereabouts,
     /// Where the requests reach the tracker.
     local: Option<Addr>,
+    /// Tells whether the transport still lets it in.
+    membership: Option<Membership>,
 }
 
 impl Asker {
@@ -59,6 +61,7 @@ impl Asker {
             },
             whereabouts: connection.whereabouts(),
             local: connection.local.clone(),
+            membership: connection.membership(),
         }
     }
 
@@ -202,7 +205,7 @@ impl Service {
         let mut replies = Replies::new();
         self.registry.handle_batch(now, &asked, &mut replies);
         for (request, (outcome, reply)) in requests.iter().zip(replies.each_mut()) {
-            self.settle(&who, now, request, outcome, reply);
+            self.settle((from, &who), now, request, outcome, reply);
             self.record(timer, kind_of(request));
         }
         replies.into_each()
@@ -307,7 +310,13 @@ impl Service {
         let outcome = self
             .registry
             .handle_permitted(now, at, request, permits, &mut reply);
-        self.settle(who, now, request, outcome.as_ref().copied(), &mut reply);
+        self.settle(
+            (from, who),
+            now,
+            request,
+            outcome.as_ref().copied(),
+            &mut reply,
+        );
         self.record(timer, kind_of(request));
         reply
     }
@@ -315,7 +324,7 @@ impl Service {
     /// What follows from a request that the registry has answered.
     fn settle(
         &self,
-        who: &Who,
+        (from, who): (&Asker, &Who),
         now: Instant,
         request: &TrackerRequest,
         outcome: Result<(), &Refusal>,
@@ -327,7 +336,7 @@ impl Service {
             return;
         }
         if self.access.is_some() || who.identity.is_some() {
-            self.note(now, who, request, reply);
+            self.note(now, (from, who), request, reply);
         }
         if matches!(request, TrackerRequest::Register { .. }) {
             self.registered.notify_one();
@@ -357,12 +366,24 @@ impl Service {
     }
 
     /// Notes whose registrations there are, after a request that was not refused.
-    fn note(&self, now: Instant, who: &Who, request: &TrackerRequest, reply: &[u8]) {
+    fn note(
+        &self,
+        now: Instant,
+        (from, who): (&Asker, &Who),
+        request: &TrackerRequest,
+        reply: &[u8],
+    ) {
         match request {
             TrackerRequest::Register { .. } => {
                 let token = reply.get(TOKEN_IN_REPLY);
                 if let Some(token) = token.and_then(|token| token.try_into().ok()) {
-                    self.registrations.registered(now, Token(token), who);
+                    let (token, membership) = (Token(token), from.membership.as_ref());
+                    let registered = (who, membership);
+                    self.registrations.registered(now, token, registered);
+                    // What has changed before is not told any more.
+                    if membership.is_some_and(|membership| !membership.is_valid()) {
+                        self.forget(&token, who);
+                    }
                 }
             }
             TrackerRequest::RegisterAlso { listen, token } => {

@@ -199,6 +199,7 @@ impl TrackerBuilder {
         let addr = checked_addr(addr)?;
         self.config.check()?;
         let authenticates = self.transport.identity().is_some();
+        let memberships = self.transport.membership_changes();
         let key = self.key.map_or_else(random, Ok)?;
         let epoch = self
             .epoch
@@ -240,6 +241,10 @@ impl TrackerBuilder {
         let service = Arc::new(service);
         if let Some(gate) = access {
             service.tasks.spawn(revoking::watch(service.clone(), gate));
+        }
+        if let Some(changes) = memberships {
+            let watch = revoking::watch_members(service.clone(), changes);
+            service.tasks.spawn(watch);
         }
         service.tasks.spawn(accept(service.clone(), listener));
         service.tasks.spawn(expire(service.clone()));

@@ -11,8 +11,10 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::checked::Checked;
 use super::error::AuthSetupError;
 use super::identity::Identity;
 use super::live::{Ended, Live, LiveMember};
@@ -219,11 +221,21 @@ impl Authenticator {
     }
 
     fn recheck(&self) {
-        let (trust, now) = (&self.0.trust, UnixTime::now());
+        let (trust, now) = (&self.0.trust, SystemTime::now());
         self.0.live.recheck(|member| {
-            let (first, between) = member.chain.split_first().ok_or(AuthError::Missing)?;
-            trust.check(first, between, member.side, now).map(drop)
+            let LiveMember {
+                identity,
+                chain,
+                side,
+                checked,
+            } = member;
+            trust.check_again(*identity, (chain, *side), checked, now)
         });
+    }
+
+    /// Changes when somebody that was let in is let in no more.
+    pub(in crate::transport) fn membership_changes(&self) -> watch::Receiver<u64> {
+        self.0.live.changes()
     }
 
     /// The configuration of the side that connects.
@@ -277,13 +289,18 @@ impl Authenticator {
             };
             session.prove(io, secret, side).await?;
         }
-        let member = LiveMember {
-            identity,
-            chain: std::iter::once(first)
+        let chain = match **trust {
+            TrustState::Ca(..) => std::iter::once(first)
                 .chain(between)
                 .map(|certificate| certificate.clone().into_owned())
                 .collect(),
+            TrustState::Keys(_) | TrustState::Secret(_) => Vec::new(),
+        };
+        let member = LiveMember {
+            identity,
+            chain,
             side: theirs,
+            checked: Checked::default(),
         };
         let ended = self.0.live.add(member);
         // What has changed from here on ends the connection.

@@ -38,6 +38,7 @@ pub struct Ca {
 }
 
 /// The same, as it was last read.
+#[derive(PartialEq)]
 pub(super) struct LoadedCa {
     authorities: Vec<Authority>,
     /// Of each authority, in the same order.
@@ -47,7 +48,7 @@ pub(super) struct LoadedCa {
 }
 
 /// What is known of an authority, besides its key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Authority {
     name: String,
     /// Nothing if it does not say, as in the oldest form of a certificate.
@@ -55,7 +56,7 @@ struct Authority {
 }
 
 /// The lists of one place.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Lists {
     lists: Vec<Arc<RevocationList>>,
     /// Those that are in the place no more, and go on counting.
@@ -263,6 +264,16 @@ impl LoadedCa {
         let mut all = self.revoked.iter().flat_map(Lists::all);
         list.is_late(now)
             && !all.any(|other| other.issuer() == list.issuer() && other.next > list.next)
+    }
+
+    /// How many of the authorities count.
+    pub(super) fn counting(&self, now: SystemTime) -> usize {
+        let counts = |authority: &&Authority| {
+            authority
+                .validity
+                .is_none_or(|validity| validity.is_now(now))
+        };
+        self.authorities.iter().filter(counts).count()
     }
 
     /// Checks the certificate of the other side, which has this side of the connection.

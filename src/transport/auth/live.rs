@@ -1,42 +1,60 @@
-//! The open connections with those that were let in, so that they end when that is no
-//! longer so: a key is taken out, a certificate is revoked or expires.
+//! Those that were let in, as long as they are connected or somebody keeps them in mind, so
+//! that their connections and all else of them end when that is no longer so: a key is taken
+//! out, a certificate is revoked or expires.
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use super::checked::Checked;
 use super::proof::Side;
 use crate::transport::auth_error::AuthError;
 use crate::transport::identity::PeerIdentity;
+use crate::transport::membership::Membership;
 
-/// All open connections of one authenticator. There are as many as there are
-/// connections, which are bounded by those that hold them.
+/// All that one authenticator has let in. There are as many as there are connections, and
+/// memberships that somebody keeps; both are bounded by those that hold them.
 #[derive(Default)]
-pub(super) struct Live(Mutex<LiveState>);
+pub(super) struct Live {
+    state: Mutex<LiveState>,
+    /// How often somebody was let in no more.
+    changes: watch::Sender<u64>,
+}
 
 #[derive(Default)]
 struct LiveState {
     next: u64,
-    members: HashMap<u64, (Arc<LiveMember>, oneshot::Sender<AuthError>)>,
+    members: HashMap<u64, (Weak<Admitted>, oneshot::Sender<AuthError>)>,
 }
 
 /// What the other side of a connection has shown.
 pub(super) struct LiveMember {
     pub(super) identity: PeerIdentity,
+    /// Nothing where only the key counts: there may be very many.
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// The side of the connection that it has.
     pub(super) side: Side,
+    /// What it has passed last.
+    pub(super) checked: Checked,
 }
 
-/// Tells a connection that it must end. As long as it is held, the connection is among
-/// the open ones.
-pub(in crate::transport) struct Ended {
+/// Somebody that was let in. As long as this is held, it is checked again when something
+/// changes.
+struct Admitted {
     live: Arc<Live>,
     number: u64,
+    member: LiveMember,
+    is_out: AtomicBool,
+}
+
+/// Tells a connection that it must end.
+pub(in crate::transport) struct Ended {
+    admitted: Arc<Admitted>,
     receiver: oneshot::Receiver<AuthError>,
     error: Option<AuthError>,
 }
@@ -49,40 +67,55 @@ impl Live {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.members.insert(number, (Arc::new(member), sender));
-        drop(state);
-        Ended {
+        let admitted = Arc::new(Admitted {
             live: Arc::clone(self),
             number,
+            member,
+            is_out: AtomicBool::new(false),
+        });
+        let member = (Arc::downgrade(&admitted), sender);
+        state.members.insert(number, member);
+        drop(state);
+        Ended {
+            admitted,
             receiver,
             error: None,
         }
     }
 
-    /// Ends the connections that do not pass this check any more. Those that come and go
-    /// meanwhile do not wait for it: the signatures of a thousand members take a while.
+    /// Ends what is left of those that do not pass this check any more. Those that come and
+    /// go meanwhile do not wait for it: the signatures of a thousand members take a while.
     pub(super) fn recheck(&self, check: impl Fn(&LiveMember) -> Result<(), AuthError>) {
-        let members: Vec<_> = self
-            .state()
-            .members
-            .iter()
-            .map(|(number, (member, _))| (*number, Arc::clone(member)))
-            .collect();
-        for (number, member) in members {
-            let Err(error) = check(&member) else {
+        let state = self.state();
+        let members = state.members.values();
+        let members: Vec<_> = members.filter_map(|(member, _)| member.upgrade()).collect();
+        drop(state);
+        let mut has_changed = false;
+        for admitted in members {
+            let Err(error) = check(&admitted.member) else {
                 continue;
             };
-            let ended = self.state().members.remove(&number);
+            admitted.is_out.store(true, Ordering::Release);
+            has_changed = true;
+            let ended = self.state().members.remove(&admitted.number);
             if let Some((_, sender)) = ended {
                 // When the connection is gone already, that is fine.
                 let _ = sender.send(error);
             }
         }
+        if has_changed {
+            self.changes.send_modify(|times| *times += 1);
+        }
+    }
+
+    /// Changes when somebody is let in no more.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Ignores poison: no change under this lock is left half done.
     fn state(&self) -> MutexGuard<'_, LiveState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,10 +138,61 @@ impl Ended {
         }
         self.error.clone()
     }
+
+    /// Tells the same of the other side when the connection is gone.
+    pub(in crate::transport) fn membership(&self) -> Membership {
+        let admitted = Arc::clone(&self.admitted);
+        Membership::new(move || !admitted.is_out.load(Ordering::Acquire))
+    }
 }
 
-impl Drop for Ended {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.live.state().members.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(key: &[u8]) -> LiveMember {
+        LiveMember {
+            identity: PeerIdentity::of_public_key(key),
+            chain: Vec::new(),
+            side: Side::Client,
+            checked: Checked::default(),
+        }
+    }
+
+    #[test]
+    fn membership_outlives_its_connection_and_ends_with_the_last_handle() {
+        let live = Arc::<Live>::default();
+        let mut changes = live.changes();
+        let (away, here) = (live.add(member(b"away")), live.add(member(b"here")));
+        let (is_away, is_here) = (away.membership(), here.membership());
+        drop(away);
+        live.recheck(|_| Ok(()));
+        assert!(is_away.is_valid() && is_here.is_valid());
+        assert!(!changes.has_changed().unwrap());
+        let of_away = PeerIdentity::of_public_key(b"away");
+        live.recheck(|member| match member.identity == of_away {
+            true => Err(AuthError::UnknownKey(of_away)),
+            false => Ok(()),
+        });
+        assert!(!is_away.is_valid() && is_here.is_valid());
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        // Whoever is out is so once.
+        live.recheck(|member| match member.identity == of_away {
+            true => Err(AuthError::UnknownKey(of_away)),
+            false => Ok(()),
+        });
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(live.state().members.len(), 1);
+        drop((is_here.clone(), here));
+        assert_eq!(live.state().members.len(), 1);
+        drop(is_here);
+        assert!(live.state().members.is_empty());
     }
 }

@@ -26,8 +26,15 @@ pub(super) struct RevocationList {
     signed: Signed,
 }
 
+impl PartialEq for RevocationList {
+    fn eq(&self, other: &Self) -> bool {
+        // All else follows from that.
+        self.signed == other.signed
+    }
+}
+
 /// What is signed, by which algorithm, and the signature.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Signed {
     message: Vec<u8>,
     algorithm: Vec<u8>,

@@ -9,10 +9,12 @@ use webpki::EndEntityCert;
 use super::allowed::AllowedKeys;
 use super::ca::{Ca, LoadedCa};
 use super::chain::check_size;
+use super::checked::Checked;
 use super::error::AuthSetupError;
 use super::notice::Notice;
 use super::proof::Side;
 use super::secret::Secret;
+use super::validity::Validity;
 use crate::transport::auth_error::AuthError;
 use crate::transport::identity::PeerIdentity;
 
@@ -30,17 +32,27 @@ pub enum Trust {
 
 /// The same, ready to be asked.
 pub(super) enum TrustState {
-    Ca(Ca, RwLock<Arc<LoadedCa>>),
+    Ca(Ca, RwLock<Loaded>),
     Keys(AllowedKeys),
     Secret(Secret),
+}
+
+/// Authorities as they were last read, and how often they were others than before.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    ca: Arc<LoadedCa>,
+    times: u64,
 }
 
 impl TrustState {
     pub(super) fn new(trust: Trust) -> Result<Self, AuthSetupError> {
         Ok(match trust {
             Trust::Ca(ca) => {
-                let loaded = ca.load()?;
-                Self::Ca(ca, RwLock::new(Arc::new(loaded)))
+                let loaded = Loaded {
+                    ca: Arc::new(ca.load()?),
+                    times: 0,
+                };
+                Self::Ca(ca, RwLock::new(loaded))
             }
             Trust::Keys(keys) => Self::Keys(keys),
             Trust::Secret(secret) => Self::Secret(secret),
@@ -53,9 +65,13 @@ impl TrustState {
         let Self::Ca(ca, current) = self else {
             return Vec::new();
         };
-        let before = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
-        let (loaded, errors) = ca.reload(&before);
-        *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+        let before = now_loaded(current);
+        let (loaded, errors) = ca.reload(&before.ca);
+        if loaded != *before.ca {
+            let mut current = current.write().unwrap_or_else(PoisonError::into_inner);
+            current.ca = Arc::new(loaded);
+            current.times += 1;
+        }
         errors
     }
 
@@ -64,8 +80,7 @@ impl TrustState {
         let Self::Ca(_, current) = self else {
             return Vec::new();
         };
-        let current = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
-        current.notices(now)
+        now_loaded(current).ca.notices(now)
     }
 
     /// Who the other side is, if its certificates are enough to let it in (or as far as
@@ -82,14 +97,50 @@ impl TrustState {
         let identity = identity_of(first)?;
         match self {
             Self::Ca(_, current) => {
-                let current = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
-                current.check(first, between, side, now)?;
+                now_loaded(current).ca.check(first, between, side, now)?;
             }
             Self::Keys(keys) => keys.check(identity)?,
             Self::Secret(_) => {}
         }
         Ok(identity)
     }
+
+    /// Whether somebody that was let in still would be. `chain` is what it has shown, where
+    /// certificates count.
+    pub(super) fn check_again(
+        &self,
+        identity: PeerIdentity,
+        (chain, side): (&[CertificateDer<'_>], Side),
+        checked: &Checked,
+        now: SystemTime,
+    ) -> Result<(), AuthError> {
+        let current = match self {
+            Self::Ca(_, current) => now_loaded(current),
+            Self::Keys(keys) => return keys.check(identity),
+            Self::Secret(_) => return Ok(()),
+        };
+        let (first, between) = chain.split_first().ok_or(AuthError::Missing)?;
+        let version = (current.times, current.ca.counting(now));
+        let is_now = |certificate: &CertificateDer<'_>| {
+            Validity::of(certificate).is_some_and(|validity| validity.is_now(now))
+        };
+        if checked.has_passed(version) && chain.iter().all(is_now) {
+            return Ok(());
+        }
+        let time = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let time = UnixTime::since_unix_epoch(time);
+        current.ca.check(first, between, side, time)?;
+        checked.passed(version);
+        Ok(())
+    }
+}
+
+/// The authorities as they are now.
+fn now_loaded(current: &RwLock<Loaded>) -> Loaded {
+    let current = current.read().unwrap_or_else(PoisonError::into_inner);
+    current.clone()
 }
 
 /// Whose certificate this is.

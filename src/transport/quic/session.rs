@@ -89,11 +89,13 @@ async fn admit(
     let local = connection.local_ip();
     let moving = connection.clone();
     let sink = QuicSink::new(connection.clone(), send, Arc::clone(&order));
+    let membership = member.ended.membership();
     let stream = QuicStream::new(connection, recv, order, limits.clone(), member.ended);
     let mut framed = Connection::new(remote, sink, stream, limits);
     framed.local = local.map(|ip| canonical((ip, port).into()).into());
     let framed = framed.with_moving_remote(move || canonical(moving.remote_address()).into());
-    Ok(framed.with_identity(member.identity))
+    let framed = framed.with_identity(member.identity);
+    Ok(framed.with_membership(membership))
 }
 
 /// Says, or hears, that the stream is there.

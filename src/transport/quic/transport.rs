@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use quinn::{ConnectError, Connecting};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::endpoints::Endpoints;
@@ -219,5 +220,9 @@ impl Transport for QuicTransport {
 
     fn identity(&self) -> Option<PeerIdentity> {
         Some(self.auth.identity())
+    }
+
+    fn membership_changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.auth.membership_changes())
     }
 }

@@ -100,8 +100,9 @@ impl Service {
                 Membership::None => {}
                 Membership::Left(token) => self.registrations.ended(&token),
                 Membership::Listed(token) => {
-                    let registrations = &self.registrations;
-                    registrations.registered_for(now, token, &who(source), self.torrents.lease);
+                    let lease = self.torrents.lease;
+                    let who = (&who(source), None);
+                    self.registrations.registered_for(now, token, who, lease);
                 }
             }
         }
