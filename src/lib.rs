@@ -128,6 +128,8 @@
 //! - `bittorrent`: torrents, fetched from and shared with BitTorrent clients beside the other
 //!   contents of a peer; a tracker that serves those clients (`Tracker::serve_http`,
 //!   `serve_udp`); and the formats of BitTorrent: see `bt_lite::bittorrent`.
+//! - `bittorrent-tls`: trackers over HTTPS as well, with `bittorrent` and `tls`.
+//!   `bittorrent-tls-aws-lc-rs` has the other cryptography.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.

@@ -40,8 +40,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// limits, the queue of downloads and the places of connections.
 ///
 /// It speaks BitTorrent over TCP (BEP 3, 6, 9, 10, 11, 52), with v1, v2 and hybrid torrents
-/// from [torrent files](Self::add) and [magnet links](Self::add_magnet), and finds peers by trackers over HTTP (not HTTPS) and UDP, by peers that tell of others, and
-/// by address ([`TorrentOptions::peer`]). The connections are in the clear: whoever listens
+/// from [torrent files](Self::add) and [magnet links](Self::add_magnet), and finds peers by
+/// trackers over HTTP and UDP, by peers that tell of others, and by address
+/// ([`TorrentOptions::peer`]). Trackers over HTTPS need the feature `bittorrent-tls`, or
+/// `bittorrent-tls-aws-lc-rs`; those are trusted that the operating system trusts. The
+/// connections are in the clear: whoever listens
 /// sees which torrent it is and its bytes. [Access policies](crate::access) are not asked;
 /// who can connect can fetch.
 ///

@@ -66,6 +66,8 @@ pub use ca::Ca;
 pub use error::AuthSetupError;
 pub use handshakes::HandshakeConfig;
 pub use identity::Identity;
+#[cfg(feature = "_bittorrent_tls")]
+pub(crate) use provider::provider;
 pub use secret::{MIN_SECRET_LEN, Secret};
 pub use stats::HandshakeStats;
 pub use trust::Trust;

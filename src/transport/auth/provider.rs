@@ -11,7 +11,7 @@ use rustls::crypto::aws_lc_rs as chosen;
 use rustls::crypto::ring as chosen;
 
 /// The same for all, whatever the process has installed as its default.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let provider = PROVIDER.get_or_init(|| Arc::new(chosen::default_provider()));
     Arc::clone(provider)

@@ -2,6 +2,9 @@
 
 mod http;
 mod http_limits;
+// Elsewhere what the system trusts is not in files.
+#[cfg(target_os = "linux")]
+mod https;
 mod permitted;
 mod sessions;
 mod udp;

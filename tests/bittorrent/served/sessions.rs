@@ -9,7 +9,7 @@ use super::builder;
 use crate::sessions::{check_files, peer, session, torrent, write_files};
 
 /// One has all of it and one has nothing; afterwards the tracker has forgotten both.
-async fn find_each_other(tracker: &Tracker, url: String, format: MetainfoFormat) {
+pub(super) async fn find_each_other(tracker: &Tracker, url: String, format: MetainfoFormat) {
     let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     write_files(here.path());
     let mut metainfo: Metainfo = torrent(here.path(), format);
