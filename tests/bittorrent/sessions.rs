@@ -65,7 +65,7 @@ pub(crate) async fn session(peer: &Peer) -> TorrentSession {
     TorrentSession::start(peer, config).await.unwrap()
 }
 
-fn addr(session: &TorrentSession) -> SocketAddr {
+pub(crate) fn addr(session: &TorrentSession) -> SocketAddr {
     session.local_addr().unwrap().socket_addr().unwrap()
 }
 

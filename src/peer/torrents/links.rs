@@ -80,6 +80,8 @@ fn link<S>(
         client: Some(format!("bt_lite {}", env!("CARGO_PKG_VERSION"))),
         port: torrent.session.port,
         your_ip: Some(remote.ip()),
+        // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
+        upload_only: torrent.is_complete().then_some(true),
         ..ExtendedHandshake::default()
     };
     let now = tokio::time::Instant::now().into_std();

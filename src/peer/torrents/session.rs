@@ -195,6 +195,7 @@ impl TorrentSession {
             outside: Arc::new(TorrentOutside(torrent)),
             // It knows by itself what it may change.
             target: TargetOptions::to(Arc::new(storage)),
+            slots: options.upload_slots,
         };
         shared.tasks.spawn(span, task.run_outside(part));
         Ok(download)

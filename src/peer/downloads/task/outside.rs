@@ -27,6 +27,8 @@ pub(in crate::peer) struct OutsidePart {
     /// Those who may have it, as far as is known at the start.
     pub(in crate::peer) owners: Vec<(Addr, bool)>,
     pub(in crate::peer) target: TargetOptions,
+    /// How many clients of other makers are served at a time, if not as many as others.
+    pub(in crate::peer) slots: Option<usize>,
 }
 
 impl DownloadTask {
@@ -85,6 +87,7 @@ impl DownloadTask {
             outside,
             owners,
             target,
+            slots,
         } = part;
         let id = listing.content.id;
         let place = self.while_running(|| self.place()).await?;
@@ -99,6 +102,7 @@ impl DownloadTask {
         let now = Instant::now().into_std();
         let (mut config, settings) = (shared.swarm_config(), self.settings());
         config.planner.strategy = settings.strategy.unwrap_or(config.planner.strategy);
+        config.stranger_slots = slots.unwrap_or(config.stranger_slots);
         config.patience = settings.patience.unwrap_or(config.patience);
         Ok(Start::Fetch(Box::new(Fetch {
             claim,

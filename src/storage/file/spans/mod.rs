@@ -101,6 +101,11 @@ impl Blob for SpannedBlob {
         run_on(len, move || tree.read(offset, len)).await
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        check_range(offset, len as u64, self.length()).ok()?;
+        self.0.read_cached(offset, len)
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         check_range(offset, len as u64, self.length())?;
