@@ -5,7 +5,12 @@
 //! cargo bench --bench peers -- --size 1GiB --rounds 5 --only bt_lite,libtorrent
 //! unshare --net sh -c 'ip link set lo up; ip addr add 192.0.2.1/32 dev lo;
 //!     cargo bench --bench peers -- --address 192.0.2.1'
+//! cargo bench --bench peers -- --roles
 //! ```
+//! With `--roles` this crate is a BitTorrent client: it fetches the file from libtorrent, and
+//! libtorrent from it. The last lines are the CPU of this side over what libtorrent needs for
+//! the same role when both sides are libtorrent.
+//!
 //! Beside this crate: libtorrent (its Python package), rqbit, aria2 and Transmission, each
 //! where it is installed; where it is not, a line says so. `LIBTORRENT_PYTHON` and `RQBIT`
 //! name the interpreter and the program, if they are not found by the search path.
@@ -32,6 +37,8 @@ mod measured;
 mod ours;
 #[cfg(target_os = "linux")]
 mod program;
+#[cfg(target_os = "linux")]
+mod roles;
 #[cfg(target_os = "linux")]
 mod rounds;
 #[cfg(target_os = "linux")]
@@ -80,6 +87,8 @@ struct Setting {
     /// Where all programs listen.
     address: Ipv4Addr,
     programs: Vec<Program>,
+    /// Compares the roles of a transfer, and not programs.
+    roles: bool,
 }
 
 #[cfg(target_os = "linux")]
@@ -90,6 +99,7 @@ impl Setting {
             rounds: 5,
             address: Ipv4Addr::LOCALHOST,
             programs: Program::ALL.to_vec(),
+            roles: false,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -103,6 +113,7 @@ impl Setting {
                     let programs = names.split(',').map(Program::named);
                     setting.programs = programs.collect::<Outcome<_>>()?;
                 }
+                "--roles" => setting.roles = true,
                 // Cargo passes this to every benchmark.
                 "--bench" => {}
                 "--test" => (setting.size, setting.rounds) = (1 << 20, 1),
@@ -122,5 +133,9 @@ fn run() -> Outcome<()> {
     if args.next().as_deref() == Some(ROLE) {
         return ours::run(args);
     }
-    rounds::compare(&Setting::from_args()?)
+    let setting = Setting::from_args()?;
+    match setting.roles {
+        true => roles::compare(&setting),
+        false => rounds::compare(&setting),
+    }
 }

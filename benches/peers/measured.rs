@@ -28,8 +28,17 @@ pub(crate) struct Used {
     pub(crate) wall: f64,
     /// Seconds of CPU of both processes.
     pub(crate) cpu: f64,
+    /// Those of the owner alone.
+    pub(crate) owner_cpu: f64,
     /// The peak of the receiver's resident memory.
     pub(crate) peak_mib: f64,
+}
+
+impl Used {
+    /// Seconds of CPU of the receiver.
+    pub(crate) fn receiver_cpu(&self) -> f64 {
+        self.cpu - self.owner_cpu
+    }
 }
 
 /// A process with a log; it is ended when this is dropped.
@@ -117,6 +126,7 @@ impl Measured {
         Ok(Used {
             wall,
             cpu,
+            owner_cpu: 0.0,
             peak_mib,
         })
     }

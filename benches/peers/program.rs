@@ -19,6 +19,8 @@ const MARKER: &str = "#!/bin/sh\n: >\"$MARK\"\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     BtLite,
+    /// This crate as a BitTorrent client.
+    Torrents,
     Libtorrent,
     Rqbit,
     Aria2,
@@ -60,6 +62,7 @@ impl Program {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BtLite => "bt_lite",
+            Self::Torrents => "torrents",
             Self::Libtorrent => "libtorrent",
             Self::Rqbit => "rqbit",
             Self::Aria2 => "aria2",
@@ -85,7 +88,7 @@ impl Program {
             }
         };
         match self {
-            Self::BtLite => Ok(env!("CARGO_PKG_VERSION").into()),
+            Self::BtLite | Self::Torrents => Ok(env!("CARGO_PKG_VERSION").into()),
             Self::Libtorrent => {
                 first(python().args(["-c", "import libtorrent; print(libtorrent.__version__)"]))
             }
@@ -101,9 +104,11 @@ impl Program {
         }
     }
 
-    /// Whether it announces itself at the HTTP tracker.
+    /// Whether an owner announces at the HTTP tracker that it has all. If not, it says so by
+    /// its mark.
     pub(crate) fn announces(self) -> bool {
-        self != Self::BtLite
+        // Torrents that are there from the start are told of later.
+        !matches!(self, Self::BtLite | Self::Torrents)
     }
 
     /// Whether its receiver makes a mark when it has all, and goes on. If not, it ends.
@@ -120,6 +125,7 @@ impl Program {
                 command.args([place.content, &place.mark()]);
                 command
             }
+            Self::Torrents => torrents("seed-torrent", place)?,
             Self::Libtorrent => libtorrent("seed", place)?,
             Self::Rqbit => {
                 let mut command = rqbit_download(place)?;
@@ -146,6 +152,7 @@ impl Program {
                 command.arg(place.content.file_name().ok_or("a file has a name")?);
                 command
             }
+            Self::Torrents => torrents("fetch-torrent", place)?,
             Self::Libtorrent => libtorrent("fetch", place)?,
             Self::Rqbit => {
                 let mut command = rqbit_download(place)?;
@@ -156,6 +163,13 @@ impl Program {
             Self::Transmission => transmission(place)?,
         })
     }
+}
+
+fn torrents(role: &str, place: &Place<'_>) -> Outcome<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([ROLE, role, &place.address.to_string()]);
+    command.args([place.torrent, place.directory(), &place.mark()]);
+    Ok(command)
 }
 
 fn python() -> Command {

@@ -36,7 +36,7 @@ pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
     for round in 0..setting.rounds {
         println!("round {}", round + 1);
         for (program, rounds) in &mut programs {
-            let used = bench.transfer(*program)?;
+            let used = bench.transfer(*program, *program)?;
             print(program.name(), &used);
             rounds.push(used);
         }
@@ -67,14 +67,14 @@ pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
 }
 
 /// The file, its torrent and the tracker.
-struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     setting: &'a Setting,
     root: TempDir,
     tracker: AnnounceServer,
 }
 
 impl<'a> Bench<'a> {
-    fn new(setting: &'a Setting) -> Outcome<Self> {
+    pub(crate) fn new(setting: &'a Setting) -> Outcome<Self> {
         let in_memory = Path::new(IN_MEMORY).is_dir();
         let root = match in_memory {
             true => tempfile::tempdir_in(IN_MEMORY)?,
@@ -108,8 +108,9 @@ impl<'a> Bench<'a> {
         self.root.path().join("content.torrent")
     }
 
-    /// Moves the file with one program.
-    fn transfer(&self, program: Program) -> Outcome<Used> {
+    /// Moves the file from one program to one of the same kind, or to another one that
+    /// speaks the same protocol.
+    pub(crate) fn transfer(&self, program: Program, receiver: Program) -> Outcome<Used> {
         self.tracker.clear();
         let homes = ["seeder", "leecher"].map(|side| self.root.path().join(side));
         let (source, torrent) = (self.source(), self.torrent());
@@ -131,11 +132,12 @@ impl<'a> Bench<'a> {
         };
         seeder.until_idle()?;
         let before = seeder.cpu()?;
-        let mut command = program.fetch(&to, &said)?;
+        let mut command = receiver.fetch(&to, &said)?;
         let mut leecher = Measured::start(&mut command, &homes[1].join("log"))?;
-        let mark = program.marks().then(|| to.mark());
+        let mark = receiver.marks().then(|| to.mark());
         let mut used = leecher.until_done(mark.as_deref())?;
-        used.cpu += seeder.cpu()? - before;
+        used.owner_cpu = seeder.cpu()? - before;
+        used.cpu += used.owner_cpu;
         if !torrent::same(&source, &arrived)? {
             return Err(format!("{}: another file has arrived", program.name()).into());
         }
@@ -160,7 +162,7 @@ fn read_when_there(mark: &Path) -> Outcome<String> {
 }
 
 /// The median of each figure.
-fn median(rounds: &[Used]) -> Used {
+pub(crate) fn median(rounds: &[Used]) -> Used {
     let median = |figure: fn(&Used) -> f64| {
         let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
         figures.sort_by(f64::total_cmp);
@@ -169,6 +171,7 @@ fn median(rounds: &[Used]) -> Used {
     Used {
         wall: median(|used| used.wall),
         cpu: median(|used| used.cpu),
+        owner_cpu: median(|used| used.owner_cpu),
         peak_mib: median(|used| used.peak_mib),
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct Adding {
     pub(super) content: Content,
     manifest: Arc<Manifest>,
     storage: SpannedStorage,
+    slots: Option<usize>,
 }
 
 impl Adding {
@@ -50,6 +51,7 @@ impl Adding {
             content: Content::new(id, name, geometry.length()),
             manifest: Arc::new(manifest),
             storage: storage.links(links),
+            slots: options.upload_slots,
         })
     }
 
@@ -68,6 +70,7 @@ impl Adding {
             outside: Arc::new(outside),
             // It knows by itself what it may change.
             target: TargetOptions::to(Arc::new(self.storage)),
+            slots: self.slots,
         }
     }
 }

@@ -67,6 +67,7 @@ pub struct TorrentOptions {
     pub(super) trackers: bool,
     pub(super) priority: Priority,
     pub(super) limits: Option<ContentLimits>,
+    pub(super) upload_slots: Option<usize>,
 }
 
 impl Default for TorrentOptions {
@@ -79,6 +80,7 @@ impl Default for TorrentOptions {
             trackers: true,
             priority: Priority::default(),
             limits: None,
+            upload_slots: None,
         }
     }
 }
@@ -139,6 +141,16 @@ impl TorrentOptions {
     #[must_use]
     pub fn limits(mut self, limits: ContentLimits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// How many clients are served at a time. Most of these slots go to those that give most,
+    /// and the rest to others in turns. With 0, nobody is served. Default: as many as
+    /// [`SwarmConfig::stranger_slots`](crate::peer::swarm::SwarmConfig::stranger_slots)
+    /// of the peer says.
+    #[must_use]
+    pub fn upload_slots(mut self, slots: usize) -> Self {
+        self.upload_slots = Some(slots);
         self
     }
 }

@@ -32,6 +32,8 @@ pub(in crate::peer) struct OutsidePart {
     pub(in crate::peer) manifest: Arc<Manifest>,
     pub(in crate::peer) outside: Arc<dyn Outside>,
     pub(in crate::peer) target: TargetOptions,
+    /// How many clients of other makers are served at a time, if not as many as others.
+    pub(in crate::peer) slots: Option<usize>,
 }
 
 /// Finds out what a content of another network is, of which only an id is known.
@@ -250,6 +252,7 @@ impl DownloadTask {
             manifest,
             outside,
             target,
+            slots,
         } = part;
         let id = listing.content.id;
         let claim = loop {
@@ -264,6 +267,7 @@ impl DownloadTask {
         let now = Instant::now().into_std();
         let (mut config, settings) = (shared.swarm_config(), self.settings());
         config.planner.strategy = settings.strategy.unwrap_or(config.planner.strategy);
+        config.stranger_slots = slots.unwrap_or(config.stranger_slots);
         config.patience = settings.patience.unwrap_or(config.patience);
         Ok(Start::Fetch(Box::new(Fetch {
             claim,

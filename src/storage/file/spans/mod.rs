@@ -112,6 +112,11 @@ impl Blob for SpannedBlob {
         run_on(len, move || tree.read(offset, len)).await
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        check_range(offset, len as u64, self.length()).ok()?;
+        self.0.read_cached(offset, len)
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         check_range(offset, len as u64, self.length())?;
@@ -247,6 +252,36 @@ mod tests {
             matches!(changed, Err(StorageError::Changed { .. })),
             "{changed:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_and_in_one_open_file_is_read_at_once() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let partial = create(&storage(root.path(), false)).await.unwrap();
+        let blob = &partial.blob;
+        assert_eq!(blob.read_now(0, 10), None, "nothing is open");
+        for chunk in 0..3 {
+            write(&partial, chunk).await.unwrap();
+        }
+        if blob.read_now(0, 10).is_none() {
+            // This system or its file system cannot read so.
+            return;
+        }
+        let end = LEN as usize + 5;
+        assert_eq!(blob.read_now(0, end).unwrap(), bytes[..end]);
+        assert_eq!(blob.read_now(0, end + 1), None, "padding follows");
+        assert_eq!(blob.read_now(3 * LEN, 1), None, "beyond the end");
+        blob.finish().await.unwrap();
+        assert_eq!(
+            blob.read_now(2 * LEN, 10),
+            None,
+            "it is open for writing no more"
+        );
+        blob.read_at(2 * LEN, 10).await.unwrap();
+        let read = blob.read_now(2 * LEN, 10).unwrap();
+        assert_eq!(read, bytes[2 * LEN as usize..][..10]);
+        fs::write(root.path().join("t/sub/b"), "other").unwrap();
+        assert_eq!(blob.read_now(2 * LEN, 5), None, "it has changed");
     }
 
     #[tokio::test]
