@@ -168,7 +168,9 @@
 //! A folder is a download like any other: [`FolderOptions`](crate::FolderOptions) sets its
 //! directory, limits and priority, for all files together, and
 //! [`FolderDownload`](crate::FolderDownload) pauses, resumes and discards it as a whole. A
-//! second download of it joins the first, and fetches what both want.
+//! second download of it joins the first, and fetches what both want. Its events tell of
+//! each file when it is done ([`FolderEvent::FileDone`](crate::FolderEvent::FileDone)), and
+//! [`FolderDownload::files`](crate::FolderDownload::files) says how far each is.
 //! [`Peer::get_folder`](crate::Peer::get_folder) gives a handle of one that runs, or was
 //! paused before a restart. [`Peer::remove`](crate::Peer::remove) deletes its files, and
 //! nothing else that lies there.

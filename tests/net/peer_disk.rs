@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use bt_lite::peer::PeerConfig;
 use bt_lite::storage::Lost;
 use bt_lite::{
-    ContentId, DownloadError, DownloadEvent, FileStorage, MemoryStorage, Peer, ShareError,
-    StallReason, StorageError,
+    ContentId, DownloadError, DownloadEvent, DownloadOptions, FileStorage, MemoryStorage, Peer,
+    ShareError, StallReason, StorageError,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -264,8 +264,19 @@ async fn what_is_no_file_of_its_stated_length_is_not_shared() {
     ] {
         let path = path.to_path_buf();
         let error = peer.share(&*path).await.unwrap_err();
-        let expected = StorageError::NotAFile { path, found };
-        assert_eq!(error, ShareError::Storage(expected));
+        let expected = StorageError::NotAFile {
+            path: path.clone(),
+            found,
+        };
+        assert_eq!(error, ShareError::Storage(expected.clone()));
+        // Nor is it taken over, as a whole or in part.
+        let id = ContentId::of(b"x");
+        let error = soon(peer.verify(&*path, id)).await.unwrap_err();
+        assert_eq!(error, ShareError::Storage(expected.clone()));
+        let options = DownloadOptions::new().existing(&*path);
+        let error = soon(peer.download_with(id, options)).await.unwrap_err();
+        let source = expected;
+        assert_eq!(error, DownloadError::Existing { path, source });
     }
     // It reads longer than it says.
     let path = PathBuf::from("/proc/cpuinfo");

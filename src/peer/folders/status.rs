@@ -94,7 +94,7 @@ impl FolderStatus {
     pub(in crate::peer) fn file_done(&self, position: usize) -> Option<FolderFile> {
         let logged = self.files.get(position)?;
         let entry = self.index.as_ref()?.entries().get(logged.entry)?;
-        FolderFile::of(entry).map(|file| file.is_done(logged.found))
+        FolderFile::of(entry).map(|file| file.completed(logged.found))
     }
 
     /// What its files have together.
@@ -128,7 +128,7 @@ impl FolderFile {
     }
 
     /// The same, when it is here.
-    pub(in crate::peer) fn is_done(self, found: bool) -> Self {
+    pub(in crate::peer) fn completed(self, found: bool) -> Self {
         Self {
             verified_bytes: self.length,
             done: true,

@@ -321,7 +321,7 @@ impl FolderDownload {
         let wanted = part.entries().iter().filter_map(FolderFile::of);
         wanted
             .map(|mut file| match done.get(&file.path) {
-                Some(found) => file.is_done(*found),
+                Some(found) => file.completed(*found),
                 None => {
                     file.verified_bytes = control.board.verified_bytes_of(&file.id);
                     file

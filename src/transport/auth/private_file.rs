@@ -175,24 +175,14 @@ mod tests {
         [read(path), read_private(path)]
     }
 
-    fn write(path: &Path, bytes: &[u8]) {
-        let _ = fs::remove_file(path);
-        write_new(path, bytes).unwrap();
-    }
-
     #[test]
     fn what_is_no_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        let made = rustix::fs::mknodat(
-            rustix::fs::CWD,
-            at("pipe"),
-            rustix::fs::FileType::Fifo,
-            mode,
-            0,
-        );
-        made.unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status();
+        assert!(made.unwrap().success());
         std::os::unix::fs::symlink(at("pipe"), at("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         for (path, found) in [
@@ -208,7 +198,7 @@ mod tests {
             }
         }
         // A link to a file is as good as the file.
-        write(&at("file"), b"key");
+        write_new(&at("file"), b"key").unwrap();
         std::os::unix::fs::symlink(at("file"), at("to file")).unwrap();
         for read in opened(&at("to file")) {
             assert_eq!(read, Ok(b"key".to_vec()));
@@ -225,12 +215,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("long");
         let mut bytes = vec![b'x'; MAX_LEN as usize];
-        write(&path, &bytes);
+        write_new(&path, &bytes).unwrap();
         for read in opened(&path) {
             assert_eq!(read.as_ref(), Ok(&bytes));
         }
         bytes.push(b'x');
-        write(&path, &bytes);
+        fs::write(&path, &bytes).unwrap();
         for read in opened(&path) {
             let (path, max) = (path.clone(), MAX_LEN);
             assert_eq!(read, Err(AuthSetupError::TooLong { path, max }));
