@@ -64,7 +64,7 @@ fn link(
     config.private = torrent.metainfo.is_private();
     config.said_none = begun.said_none;
     config.info = Some(torrent.metainfo.info_bytes().clone());
-    config.hashes = Some(Arc::clone(&torrent.hashes));
+    config.hash_requests = torrent.hash_requests;
     config.about = begun.about(&torrent.meeting);
     let now = tokio::time::Instant::now().into_std();
     let mut link = BitTorrentLink::new(now, config);
