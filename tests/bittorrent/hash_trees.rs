@@ -74,7 +74,7 @@ fn whole_tree(layer: &[u8]) -> Vec<Vec<Vec<u8>>> {
 
 #[test]
 fn ranges_are_answered_as_bep_52_has_it_and_others_are_not() {
-    let trees = HashTrees::new(torrent());
+    let mut trees = HashTrees::new(torrent());
     for (root, layer) in layers() {
         let tree = whole_tree(&layer);
         let height = tree.len() as u32 - 1;
@@ -116,7 +116,7 @@ fn ranges_are_answered_as_bep_52_has_it_and_others_are_not() {
 
 #[test]
 fn what_there_is_not_is_not_answered() {
-    let trees = HashTrees::new(torrent());
+    let mut trees = HashTrees::new(torrent());
     let root = *layers().keys().next().unwrap();
     let range = |root, base_layer, index, length, proof_layers| HashRange {
         root,
@@ -160,7 +160,7 @@ enum Nature {
 
 /// Runs a fetch with these peers; returns what came, and who was found to lie.
 fn run(natures: &[Nature]) -> (Option<BTreeMap<[u8; 32], Bytes>>, Vec<SourceId>) {
-    let trees = HashTrees::new(torrent());
+    let mut trees = HashTrees::new(torrent());
     let bare = Metainfo::from_info(torrent().info_bytes()).unwrap();
     let mut fetch = LayerFetch::new(&bare);
     let begun = Instant::now();

@@ -197,3 +197,23 @@ fn hashes_are_asked_for_and_come_or_do_not() {
     assert_eq!(link.poll_event(), Some(rejected));
     assert_eq!(link.poll_event(), None);
 }
+
+#[test]
+fn talk_that_nobody_asked_for_ends_the_connection_at_last() {
+    let extended = |id, payload: Bytes| Message::Extended { id, payload };
+    let id = OWN_EXTENSIONS.ut_metadata.unwrap();
+    let answer = MetadataMessage::Reject { piece: 0 }.encode();
+    for talk in [
+        extended(0, ExtendedHandshake::default().encode()),
+        extended(id, answer),
+    ] {
+        let mut link = magnet(FAST);
+        for _ in 0..300 {
+            hear(&mut link, talk.clone());
+        }
+        let events = std::iter::from_fn(|| link.poll_event());
+        let last = events.last();
+        let end = LinkEvent::End(LinkEnd::Violation(Violation::Unknown));
+        assert_eq!(last, Some(end), "{talk:?}");
+    }
+}

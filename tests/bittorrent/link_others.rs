@@ -255,6 +255,55 @@ fn who_asks_and_does_not_read_is_given_up() {
 }
 
 #[test]
+fn hashes_are_served_as_often_as_a_client_needs_them() {
+    let range = |index| HashRange {
+        root: [7; 32],
+        base_layer: 0,
+        index,
+        length: 2,
+        proof_layers: 0,
+    };
+    let mut facts = config(FAST);
+    facts.hash_requests = 10;
+    let mut desk = Desk::asking(facts);
+    let mut served = 0;
+    loop {
+        let (_, out) = desk.hears(Message::HashRequest(range(served)));
+        let wanted = std::mem::take(&mut desk.others);
+        if wanted.is_empty() {
+            assert_eq!(out, [Message::HashReject(range(served))]);
+            break;
+        }
+        assert_eq!(wanted, [LinkEvent::HashesWanted(range(served))]);
+        // There may be none.
+        let hashes = (served % 2 == 0).then(|| Bytes::from_static(&[1; 64]));
+        desk.link.answer_hashes(range(served), hashes.clone());
+        let range = range(served);
+        let answer = match hashes {
+            Some(hashes) => Message::Hashes { range, hashes },
+            None => Message::HashReject(range),
+        };
+        assert_eq!(desk.follows().1, [answer]);
+        served += 1;
+    }
+    assert_eq!(served, 20);
+    // Who does not wait for answers is not answered.
+    let mut facts = config(FAST);
+    facts.hash_requests = 1000;
+    let mut desk = Desk::asking(facts);
+    for index in 0..20 {
+        desk.hears(Message::HashRequest(range(index)));
+    }
+    assert_eq!(desk.others.len(), 16);
+    for index in 0..16 {
+        desk.link.answer_hashes(range(index), Some(Bytes::new()));
+    }
+    desk.follows();
+    desk.hears(Message::HashRequest(range(30)));
+    assert_eq!(desk.others.len(), 17);
+}
+
+#[test]
 fn machine_that_has_no_place_refuses() {
     let mut desk = Desk::fresh(config(NOT_FAST));
     desk.says(PeerMessage::Queued { position: 1 });

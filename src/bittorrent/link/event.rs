@@ -18,6 +18,9 @@ pub enum LinkEvent {
     Peers(PexMessage),
     /// A piece of the info dictionary, or that it does not come.
     Metadata(MetadataMessage),
+    /// The other side asks for hashes, and waits for
+    /// [`answer_hashes`](super::BitTorrentLink::answer_hashes).
+    HashesWanted(HashRange),
     /// Hashes that were asked for.
     Hashes {
         /// Which.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::hash_trees::HashTrees;
 use super::padding::Padding;
 use crate::bittorrent::wire::{ClientId, ExtendedHandshake, Reserved};
 use crate::content::Geometry;
@@ -38,8 +37,8 @@ pub struct LinkFacts {
     pub said_none: bool,
     /// The info dictionary, to be served to those who have a magnet link.
     pub info: Option<Bytes>,
-    /// The hashes of v2, to be served to them as well.
-    pub hashes: Option<Arc<HashTrees>>,
+    /// How many requests bring all hashes of v2 that this side serves to them; 0 if none.
+    pub hash_requests: u32,
     /// What this side says of itself. The ids, `reqq` and `metadata_size` are filled in.
     pub about: ExtendedHandshake,
 }
@@ -56,7 +55,7 @@ impl LinkFacts {
             private: false,
             said_none: false,
             info: None,
-            hashes: None,
+            hash_requests: 0,
             about: ExtendedHandshake::default(),
         }
     }

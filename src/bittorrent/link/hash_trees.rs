@@ -4,7 +4,6 @@
 //! What is below the pieces is not kept, so the hashes of blocks are not served.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 
@@ -26,7 +25,7 @@ pub struct HashTrees {
 struct File {
     layer: Bytes,
     /// Made when it is asked for.
-    tree: OnceLock<Tree>,
+    tree: Option<Tree>,
 }
 
 /// A tree from the hashes of the pieces up to the root.
@@ -42,9 +41,8 @@ impl HashTrees {
         let leaves_of_piece = leaves_of_piece(metainfo.piece_length());
         let files = metainfo.files().iter().filter_map(|file| {
             let root = file.pieces_root()?;
-            let tree = OnceLock::new();
             let layer = metainfo.piece_layer(root)?.clone();
-            Some((*root, File { layer, tree }))
+            Some((*root, File { layer, tree: None }))
         });
         Self {
             base: leaves_of_piece.max(1).trailing_zeros(),
@@ -54,15 +52,16 @@ impl HashTrees {
     }
 
     /// How many requests bring all hashes of pieces.
-    pub(super) fn requests(&self) -> u32 {
+    pub fn requests(&self) -> u32 {
         let hashes = |file: &File| (file.layer.len() / size_of::<Hash>()) as u32;
         let requests = self.files.values().map(hashes);
         requests.map(|n| n.div_ceil(HASHES_AT_ONCE)).sum()
     }
 
-    /// The hashes of a range and their proof; nothing if there is no such range.
-    pub fn answer(&self, range: &HashRange) -> Option<Bytes> {
-        let file = self.files.get(&range.root)?;
+    /// The hashes of a range and their proof; nothing if there is no such range. The first
+    /// answer about a file takes a hash for each of its pieces.
+    pub fn answer(&mut self, range: &HashRange) -> Option<Bytes> {
+        let file = self.files.get_mut(&range.root)?;
         let length = range.length;
         let is_range = length.is_power_of_two()
             && length <= HASHES_AT_ONCE
@@ -72,7 +71,9 @@ impl HashTrees {
             return None;
         }
         let leaves = self.leaves_of_piece;
-        let tree = file.tree.get_or_init(|| Tree::new(&file.layer, leaves));
+        let tree = &*file
+            .tree
+            .get_or_insert_with(|| Tree::new(&file.layer, leaves));
         let height = tree.layers.len() - 1;
         // The root is known to everybody.
         let above = height.checked_sub(layer).filter(|above| *above > 0)?;

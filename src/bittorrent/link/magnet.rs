@@ -43,7 +43,9 @@ pub struct MagnetLink {
     /// Its last extended handshake, which may be an update; and those before it together.
     abouts: Vec<Bytes>,
     idle_talk: u32,
-    /// How many ranges of hashes were asked for that are not answered.
+    /// How many pieces of the info dictionary, and ranges of hashes, were asked for and are
+    /// not answered.
+    metadata_asked: u32,
     hashes_asked: u32,
     events: VecDeque<LinkEvent>,
     messages: VecDeque<Message>,
@@ -80,6 +82,7 @@ impl MagnetLink {
             interest: None,
             abouts: Vec::new(),
             idle_talk: 0,
+            metadata_asked: 0,
             hashes_asked: 0,
             events: VecDeque::new(),
             messages,
@@ -148,6 +151,7 @@ impl MagnetLink {
             let about = ExtendedHandshake::decode(&payload)?;
             self.ids.update(about.extensions);
             if self.abouts.len() >= MAX_ABOUTS {
+                self.count_idle_talk()?;
                 // The last says what is true now, and the first most.
                 self.abouts.truncate(MAX_ABOUTS - 1);
             }
@@ -160,7 +164,11 @@ impl MagnetLink {
                     self.say_metadata(&MetadataMessage::Reject { piece });
                 }
                 MetadataMessage::Unknown => self.count_idle_talk()?,
-                answer => self.events.push_back(LinkEvent::Metadata(answer)),
+                _ if self.metadata_asked == 0 => self.count_idle_talk()?,
+                answer => {
+                    self.metadata_asked -= 1;
+                    self.events.push_back(LinkEvent::Metadata(answer));
+                }
             }
         } else if is(OWN_EXTENSIONS.ut_pex) {
             self.count_idle_talk()?;
@@ -187,6 +195,7 @@ impl MagnetLink {
     pub fn ask_metadata(&mut self, piece: u32) -> bool {
         let knows = self.ids.ut_metadata.is_some_and(|id| id != 0) && !self.has_ended;
         if knows {
+            self.metadata_asked += 1;
             self.say_metadata(&MetadataMessage::Request { piece });
         }
         knows

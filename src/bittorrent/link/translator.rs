@@ -24,8 +24,8 @@ use super::pulse::Pulse;
 use super::remote::Remote;
 use super::serves::{OWN_REQQ, Requested, Say, Serves, Words};
 use crate::bittorrent::wire::{
-    ExtendedHandshake, ExtensionIds, HANDSHAKE_EXTENSION, Message, MetadataMessage, OWN_EXTENSIONS,
-    PexMessage, read_chunk_index, write_chunk_index,
+    ExtendedHandshake, ExtensionIds, HANDSHAKE_EXTENSION, HashRange, Message, MetadataMessage,
+    OWN_EXTENSIONS, PexMessage, read_chunk_index, write_chunk_index,
 };
 use crate::content::{BlockRange, ChunkIndex};
 use crate::protocol::{DONT_HAVE_MARK, PeerMessage, RefuseReason};
@@ -137,7 +137,7 @@ impl BitTorrentLink {
             serves: Serves::new(geometry, facts.is_fast()),
             remote: Remote::new(geometry.chunks()),
             metadata: MetadataService::new(facts.info.clone()),
-            hashes: HashService::new(facts.hashes.clone()),
+            hashes: HashService::new(facts.hash_requests),
             events: VecDeque::from([LinkEvent::Machine(PeerMessage::Choke)]),
             messages: VecDeque::new(),
             settled: 0,
@@ -275,8 +275,11 @@ impl BitTorrentLink {
             Message::Port(_) => {}
             Message::Extended { id, payload } => self.heard_extended(now, id, &payload)?,
             Message::HashRequest(range) => {
-                let answer = self.hashes.requested(range);
-                self.say(answer);
+                if self.hashes.requested() {
+                    self.events.push_back(LinkEvent::HashesWanted(range));
+                } else {
+                    self.say(Message::HashReject(range));
+                }
             }
             // Hashes were fetched before this connection became what it is.
             Message::Hashes { .. } | Message::HashReject(_) => self.count_unasked()?,
@@ -683,6 +686,17 @@ impl BitTorrentLink {
         true
     }
 
+    /// Answers a request for hashes; with nothing if there are none.
+    pub fn answer_hashes(&mut self, range: HashRange, hashes: Option<Bytes>) {
+        match hashes {
+            Some(hashes) => self.say(Message::Hashes { range, hashes }),
+            None => {
+                self.hashes.done();
+                self.say(Message::HashReject(range));
+            }
+        }
+    }
+
     /// Asks for a piece of the info dictionary. Returns `false` if the other side does not
     /// know of such things.
     pub fn ask_metadata(&mut self, piece: u32) -> bool {
@@ -764,7 +778,7 @@ impl BitTorrentLink {
             self.metadata.sent();
         }
         if let Message::Hashes { .. } = outgoing.message {
-            self.hashes.sent();
+            self.hashes.done();
         }
         Some(outgoing)
     }

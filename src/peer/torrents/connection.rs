@@ -224,6 +224,11 @@ impl Reader<'_> {
                     let found = peers.added.into_iter().map(|peer| peer.addr);
                     self.torrent.meeting.found(found.collect()).await;
                 }
+                LinkEvent::HashesWanted(range) => {
+                    let hashes = self.torrent.hashes(range).await;
+                    self.shared.link().answer_hashes(range, hashes);
+                    self.shared.outgoing.wake();
+                }
                 // Nothing of these is asked for here.
                 Some(LinkEvent::Metadata(_) | LinkEvent::Hashes { .. }) => {}
                 Some(LinkEvent::HashesRejected(_)) => {}

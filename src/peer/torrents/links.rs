@@ -65,7 +65,7 @@ fn link(
     config.private = torrent.metainfo.is_private();
     config.said_none = begun.said_none;
     config.info = Some(torrent.metainfo.info_bytes().clone());
-    config.hashes = Some(Arc::clone(&torrent.hashes));
+    config.hash_requests = torrent.hash_requests;
     config.about = begun.about(&torrent.meeting);
     // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
     config.about.upload_only = torrent.is_complete().then_some(true);

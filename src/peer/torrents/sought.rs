@@ -127,6 +127,14 @@ pub(super) struct Seat {
 /// Connections are made and accepted until it is dropped, or the torrent is known.
 pub(super) struct Open<'a>(&'a Sought);
 
+impl Entered {
+    /// Whether it may have hashes of v2. libtorrent closes a connection on which it is asked
+    /// for them before it knows the torrent.
+    fn has_hashes(&self) -> bool {
+        self.is_v2 && self.size.is_some()
+    }
+}
+
 /// A peer that is dialled, until it is dropped.
 pub(super) struct Dialling {
     sought: Arc<Sought>,
@@ -399,7 +407,7 @@ impl Sought {
         let now = Instant::now().into_std();
         let State { stage, links, .. } = &mut *state;
         if let Stage::Layers { fetch, .. } = stage {
-            for (id, _) in links.iter().filter(|(_, link)| link.is_v2) {
+            for (id, _) in links.iter().filter(|(_, link)| link.has_hashes()) {
                 fetch.source_up(now, *id);
             }
         }
@@ -442,12 +450,6 @@ impl Sought {
             end: end.clone(),
         };
         state.links.insert(id, entered);
-        if let Stage::Layers { fetch, .. } = &mut state.stage
-            && is_v2
-        {
-            fetch.source_up(Instant::now().into_std(), id);
-        }
-        self.settle(&mut state);
         drop(state);
         Some(Seat {
             sought: Arc::clone(self),
@@ -460,10 +462,12 @@ impl Sought {
     fn heard(&self, id: SourceId, event: LinkEvent) {
         let now = Instant::now().into_std();
         let mut state = self.state();
+        let mut has_hashes = false;
         if let LinkEvent::About(about) = &event
             && let Some(link) = state.links.get_mut(&id)
         {
             link.size = about.metadata_size.or(link.size);
+            has_hashes = link.has_hashes();
         }
         let is_part = matches!(
             event,
@@ -477,6 +481,11 @@ impl Sought {
             }
             (Stage::Hash(fetch), LinkEvent::Metadata(message)) => {
                 fetch.handle_message(now, id, message);
+            }
+            (Stage::Layers { fetch, .. }, LinkEvent::About(_)) => {
+                if has_hashes {
+                    fetch.source_up(now, id);
+                }
             }
             (Stage::Layers { fetch, .. }, LinkEvent::Hashes { range, hashes }) => {
                 fetch.hashes_came(now, id, range, &hashes);
@@ -601,7 +610,7 @@ enum Step {
 
 /// How long hashes of v2 are waited for that can be done without.
 fn patience(links: &BTreeMap<SourceId, Entered>) -> Duration {
-    match links.values().any(|link| link.is_v2) {
+    match links.values().any(Entered::has_hashes) {
         true => LAYER_PATIENCE,
         false => LAYER_GRACE,
     }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::begun::Begun;
 use super::handshake::WireHashes;
 use super::rendezvous::Rendezvous;
 use crate::bittorrent::link::{HashTrees, Padding};
+use crate::bittorrent::wire::HashRange;
 use crate::bittorrent::{InfoHashV1, Metainfo};
 use crate::content::{ContentId, Geometry};
+use crate::peer::contents::hashing::off_thread;
 use crate::protocol::Addr;
 
 /// One torrent, as long as its driver or a connection is there.
@@ -21,7 +24,9 @@ pub(super) struct Torrent {
     pub(super) id: ContentId,
     pub(super) geometry: Geometry,
     pub(super) padding: Arc<Padding>,
-    pub(super) hashes: Arc<HashTrees>,
+    /// How many requests bring all hashes of v2.
+    pub(super) hash_requests: u32,
+    hashes: Arc<Mutex<HashTrees>>,
     /// Connections from the time when the torrent was not known, which wait for the driver
     /// to dial their addresses.
     ready: Mutex<HashMap<SocketAddr, ReadyAsk>>,
@@ -38,9 +43,11 @@ impl Torrent {
     ) -> Self {
         let padding = metainfo.files().iter().filter(|file| file.is_padding());
         let ranges = padding.map(|file| file.offset()..file.offset() + file.length());
+        let hashes = HashTrees::new(&metainfo);
         Self {
             padding: Arc::new(Padding::new(ranges)),
-            hashes: Arc::new(HashTrees::new(&metainfo)),
+            hash_requests: hashes.requests(),
+            hashes: Arc::new(Mutex::new(hashes)),
             meeting,
             metainfo,
             id,
@@ -57,6 +64,17 @@ impl Torrent {
     /// Its hash of v2 on the wire, if it has one.
     pub(super) fn v2(&self) -> Option<InfoHashV1> {
         Some(self.metainfo.info_hash_v2()?.truncated())
+    }
+
+    /// Hashes of v2 and their proof; nothing if there are none.
+    pub(super) async fn hashes(&self, range: HashRange) -> Option<Bytes> {
+        let hashes = Arc::clone(&self.hashes);
+        // Not on this thread: all hashes of a file may have to be made first.
+        off_thread(move || {
+            let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            hashes.answer(&range)
+        })
+        .await
     }
 
     /// Those who may have some of it: first those that are connected already.

@@ -159,8 +159,26 @@ impl Driver {
     pub(super) async fn save(&mut self) {
         let patience = self.shared.config.shutdown_timeout / 2;
         self.swarm.stop(now());
-        if timeout(patience, self.save_all()).await.is_err() {
+        let saved = async {
+            self.save_all().await;
+            let verified = self.save_verified();
+            verified.await;
+        };
+        if timeout(patience, saved).await.is_err() {
             tracing::warn!("not everything that arrived could be made durable in time");
+        }
+    }
+
+    /// Has the storage know of what was verified and not written: it was here already. For
+    /// other contents than torrents, a storage knows what is here without that.
+    fn save_verified(&self) -> impl Future<Output = ()> + Send + use<> {
+        let open = self.open.clone().filter(|_| self.jobs.is_outside());
+        let verified = self.swarm.verified_chunks();
+        async move {
+            if let (Some(open), Some(verified)) = (open, verified) {
+                // What fails is verified again.
+                let _ = open.commit(&verified).await;
+            }
         }
     }
 

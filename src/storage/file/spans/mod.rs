@@ -427,9 +427,8 @@ mod tests {
         // What is not noticed is not read.
         change_secretly(&root.path().join("t/sub/b"));
         assert_eq!(verified(&create(&storage).await.unwrap()), [0, 1, 2]);
-        let mut appending = fs::File::options();
-        let touched = appending.append(true).open(root.path().join("t/sub/b"));
-        let touched = touched.unwrap();
+        let path = root.path().join("t/sub/b");
+        let touched = fs::File::options().write(true).open(path).unwrap();
         touched.set_modified(std::time::SystemTime::now()).unwrap();
         let changed = create(&storage).await.unwrap();
         assert_eq!(
@@ -443,6 +442,30 @@ mod tests {
         drop(removed);
         storage.discard_partial(&content().1.id()).await.unwrap();
         assert_eq!(names(root.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_verified_yet_is_not_forgotten() {
+        let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());
+        fs::create_dir(root.path().join("t")).unwrap();
+        let path = root.path().join("t/a");
+        fs::write(&path, &bytes[..LEN as usize + 5]).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        file.set_modified(before).unwrap();
+        let storage = storage(root.path(), false);
+        let first = create(&storage).await.unwrap();
+        assert_eq!(present(&first), [0, 1]);
+        write(&first, 2).await.unwrap();
+        let mut verified_by_now = Bitfield::none(3);
+        verified_by_now.insert(ChunkIndex(2));
+        verified_by_now.insert(ChunkIndex(0));
+        first.blob.commit(&verified_by_now).await.unwrap();
+        drop(first);
+        let second = create(&storage).await.unwrap();
+        let all = (present(&second), verified(&second));
+        assert_eq!(all, (vec![0, 1, 2], vec![0, 2]));
+        assert_eq!(manifest.geometry().chunks(), 3);
     }
 
     #[tokio::test]

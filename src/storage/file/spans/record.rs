@@ -41,23 +41,30 @@ pub(super) fn is_reserved(name: &str) -> bool {
 pub(super) struct SpanRecord {
     /// The chunks that are right, as long as the files have these times.
     pub(super) verified: Bitfield,
+    /// Chunks that were there and were not verified yet. All others are not there.
+    pub(super) unsure: Bitfield,
     /// When each file was modified, if that tells every change.
     pub(super) modified: Vec<Option<Timestamp>>,
 }
 
 impl SpanRecord {
-    /// The chunks that were verified, of files that have these stamps now.
-    pub(super) fn new(verified: Bitfield, stamps: &[Option<Stamp>]) -> Self {
+    /// The chunks that were verified, and those of which nobody knows, of files that have these
+    /// stamps now.
+    pub(super) fn new(verified: Bitfield, mut unsure: Bitfield, stamps: &[Option<Stamp>]) -> Self {
         let settled = stamps.iter().map(|stamp| stamp.filter(|s| s.settled));
+        verified.iter().for_each(|chunk| {
+            unsure.remove(chunk);
+        });
         Self {
             verified,
+            unsure,
             modified: settled.map(|stamp| stamp.map(|s| s.modified)).collect(),
         }
     }
 
     /// The length of a record of so many chunks and files, in bytes.
     pub(super) fn len(chunks: u32, files: usize) -> usize {
-        HEAD_LEN + files * FILE_LEN + Bitfield::byte_len(chunks) as usize + SUM_LEN
+        HEAD_LEN + files * FILE_LEN + 2 * Bitfield::byte_len(chunks) + SUM_LEN
     }
 
     pub(super) fn encode(&self, id: ContentId) -> Vec<u8> {
@@ -76,6 +83,7 @@ impl SpanRecord {
             bytes.push(if modified.is_some() { SETTLED } else { 0 });
         }
         bytes.extend(self.verified.to_bytes());
+        bytes.extend(self.unsure.to_bytes());
         bytes.extend(sum(id, &bytes));
         bytes
     }
@@ -109,9 +117,16 @@ impl SpanRecord {
                 _ => return None,
             });
         }
-        let len = bytes.len();
-        let verified = Bitfield::from_bytes(&split(&mut bytes, len)?, chunks).ok()?;
-        Some(Self { verified, modified })
+        let mut chunks = || {
+            let bits = split(&mut bytes, Bitfield::byte_len(chunks))?;
+            Bitfield::from_bytes(&bits, chunks).ok()
+        };
+        let (verified, unsure) = (chunks()?, chunks()?);
+        Some(Self {
+            verified,
+            unsure,
+            modified,
+        })
     }
 }
 
@@ -145,7 +160,10 @@ mod tests {
                 settled,
             })
         };
-        let record = SpanRecord::new(verified, &[stamp(true), None, stamp(false)]);
+        let mut unsure = verified.clone();
+        unsure.insert(ChunkIndex(4));
+        let record = SpanRecord::new(verified, unsure, &[stamp(true), None, stamp(false)]);
+        assert_eq!(record.unsure.iter().collect::<Vec<_>>(), [ChunkIndex(4)]);
         assert_eq!(record.modified.iter().flatten().count(), 1);
         let bytes = record.encode(id);
         assert_eq!(bytes.len(), SpanRecord::len(11, 3));

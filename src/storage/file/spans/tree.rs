@@ -56,6 +56,8 @@ struct Files {
     stamps: Vec<Option<Stamp>>,
     /// The record of the content.
     recorded: Option<Vec<u8>>,
+    /// The chunks that were there at the start, and were not verified then.
+    unsure: Bitfield,
 }
 
 /// What an earlier download has left.
@@ -112,6 +114,7 @@ impl SpannedTree {
                 dirty: BTreeSet::new(),
                 stamps: vec![None; layout.files.len()],
                 recorded: None,
+                unsure: Bitfield::none(geometry.chunks()),
             }),
             layout,
             lock: None,
@@ -127,6 +130,11 @@ impl SpannedTree {
         let first = tree.files().states.iter().position(is_unfinished);
         tree.lock = first.map(|first| tree.lock(first)).transpose()?;
         let left = tree.left(|file| has[file]);
+        let mut unsure = left.present.clone();
+        for chunk in left.verified.iter() {
+            unsure.remove(chunk);
+        }
+        tree.files().unsure = unsure;
         Ok((tree, left))
     }
 
@@ -154,7 +162,9 @@ impl SpannedTree {
         for chunk in verified.clone().iter() {
             if !record.verified.contains(chunk) {
                 verified.remove(chunk);
-                present.remove(chunk);
+                if !record.unsure.contains(chunk) {
+                    present.remove(chunk);
+                }
             }
         }
         let stamps = files.stamps.iter_mut().zip(&record.modified);
@@ -185,7 +195,8 @@ impl SpannedTree {
     fn record(&self, verified: &Bitfield) {
         let bytes = {
             let files = self.files();
-            let bytes = SpanRecord::new(verified.clone(), &files.stamps).encode(self.id);
+            let (verified, unsure) = (verified.clone(), files.unsure.clone());
+            let bytes = SpanRecord::new(verified, unsure, &files.stamps).encode(self.id);
             if files.recorded.as_ref() == Some(&bytes) {
                 return;
             }
