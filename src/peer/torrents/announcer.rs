@@ -54,6 +54,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
             }
             true => None,
         };
+        let has_all = wishes.has_all.swap(false, Ordering::Relaxed);
         let request = request(&torrent, event, key, tracker_id.clone());
         let asked = tokio::select! {
             biased;
@@ -72,6 +73,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
             None => {
                 let completed = event == Some(AnnounceEvent::Completed);
                 wishes.completed.fetch_or(completed, Ordering::Relaxed);
+                wishes.has_all.fetch_or(has_all, Ordering::Relaxed);
                 let now = pause;
                 pause = (pause * 2).min(MAX_PAUSE);
                 (now, now)
@@ -80,7 +82,8 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
         wishes.answered.send_replace(true);
         loop {
             // A change of what there is to say waits for nothing, if a tracker listens.
-            let says = listens && wishes.completed.load(Ordering::Relaxed);
+            let news = [&wishes.completed, &wishes.has_all];
+            let says = listens && news.iter().any(|news| news.load(Ordering::Relaxed));
             let wants = wishes.wants_peers.load(Ordering::Relaxed);
             let due = match (says, wants) {
                 (true, _) => asked_at,

@@ -171,9 +171,14 @@ impl Outside for TorrentOutside {
 
     fn announce(&self, state: OwnState) {
         let meeting = &self.torrent.meeting;
-        // What was here from the start was not completed here.
-        if state == OwnState::Complete && meeting.complete() && meeting.figures().downloaded > 0 {
-            meeting.wishes.completed();
+        if state != OwnState::Complete || !meeting.complete() {
+            return;
+        }
+        // What was here from the start was not completed here. But trackers were told of this
+        // peer while it was verified, and would list it as one that lacks something.
+        match meeting.figures().downloaded {
+            0 => meeting.wishes.has_all(),
+            _ => meeting.wishes.completed(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct AnnounceWishes {
     pub(super) answered: watch::Sender<bool>,
     /// The torrent was completed here, and no tracker knows yet.
     pub(super) completed: AtomicBool,
+    /// All was here from the start, and trackers may believe that something is missing.
+    pub(super) has_all: AtomicBool,
     /// The driver knows nobody more to ask.
     pub(super) wants_peers: AtomicBool,
     pub(super) changed: Notify,
@@ -29,6 +31,7 @@ impl Default for AnnounceWishes {
         Self {
             answered: watch::Sender::new(false),
             completed: AtomicBool::new(false),
+            has_all: AtomicBool::new(false),
             wants_peers: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -56,6 +59,12 @@ impl AnnounceWishes {
     /// The torrent was completed here.
     pub(super) fn completed(&self) {
         self.completed.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// What was here is verified, and nothing is missing.
+    pub(super) fn has_all(&self) {
+        self.has_all.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
 

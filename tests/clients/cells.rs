@@ -1,0 +1,152 @@
+//! The cells: who begins with what, and what has to come of it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bt_lite::bittorrent::{Metainfo, MetainfoFormat};
+use tempfile::TempDir;
+
+use crate::client::{Client, Place};
+use crate::ours::Ours;
+use crate::program::Program;
+use crate::setting::{Setting, until};
+use crate::torrent::{Share, announced, differences, torrent, write_share};
+use crate::trackers::{OPENTRACKER, RunningTracker, TrackerKind};
+
+/// A tracker, a torrent, and whoever is about it.
+struct Cell {
+    setting: Setting,
+    tracker: RunningTracker,
+    metainfo: Metainfo,
+    programs: Vec<(Program, PathBuf)>,
+    root: TempDir,
+}
+
+impl Cell {
+    async fn start(clients: &[&Client], format: MetainfoFormat, kind: TrackerKind) -> Option<Self> {
+        let others: &[_] = match kind.is_ours() {
+            true => &[],
+            false => &[OPENTRACKER],
+        };
+        let setting = Setting::find(clients, others)?;
+        let root = tempfile::tempdir().unwrap();
+        let home = root.path().join("tracker");
+        let make = |url: &str| torrent(format, url);
+        let (tracker, metainfo) = RunningTracker::start(kind, &setting, &home, make).await;
+        fs::write(root.path().join("torrent"), metainfo.to_bytes()).unwrap();
+        let mut cell = Self {
+            setting,
+            tracker,
+            metainfo,
+            programs: Vec::new(),
+            root,
+        };
+        cell.has_seeders(0).await;
+        Some(cell)
+    }
+
+    /// A directory of a peer with this share in it.
+    fn directory(&self, name: &str, share: Share) -> PathBuf {
+        let directory = self.root.path().join(name).join("content");
+        fs::create_dir_all(&directory).unwrap();
+        write_share(&self.metainfo, share, &directory);
+        directory
+    }
+
+    /// Our side, and where it has the content.
+    async fn ours(&self, share: Share) -> (Ours, PathBuf) {
+        let directory = self.directory("ours", share);
+        let ours = Ours::start(&self.setting, &self.metainfo, &directory).await;
+        (ours, directory)
+    }
+
+    fn client(&mut self, client: &Client, share: Share) {
+        let name = format!("{} {}", self.programs.len(), client.name);
+        let directory = self.directory(&name, share);
+        let home = self.root.path().join(&name);
+        let place = Place {
+            setting: &self.setting,
+            torrent: &self.root.path().join("torrent"),
+            directory: &directory,
+            home: &home,
+            port: self.setting.free_port(),
+            asks_udp: self.tracker.url.starts_with("udp:"),
+        };
+        let command = (client.command)(&place).unwrap();
+        let program = Program::start(&name, command, &home).unwrap();
+        self.programs.push((program, directory));
+    }
+
+    /// Waits until all clients have every byte.
+    async fn clients_have_all(&mut self) {
+        for (program, directory) in &mut self.programs {
+            until("the content at a client", async || {
+                program.check_runs();
+                differences(directory).is_empty()
+            })
+            .await;
+        }
+    }
+
+    /// Waits until as many have told the tracker that they have all.
+    async fn has_seeders(&mut self, count: u32) {
+        let info_hash = announced(&self.metainfo);
+        let mut known = None;
+        until(&format!("{count} seeders at the tracker"), async || {
+            for (program, _) in &mut self.programs {
+                program.check_runs();
+            }
+            let figures = self.tracker.scrape(info_hash).await;
+            if figures != known {
+                println!("{}: {figures:?}", self.tracker.url);
+                known = figures;
+            }
+            figures.is_some_and(|figures| figures.complete == count)
+        })
+        .await;
+    }
+}
+
+/// A client fetches from us.
+pub(crate) async fn we_seed(client: &Client, format: MetainfoFormat, kind: TrackerKind) {
+    let Some(mut cell) = Cell::start(&[client], format, kind).await else {
+        return;
+    };
+    let (mut ours, _) = cell.ours(Share::All).await;
+    ours.complete().await;
+    cell.has_seeders(1).await;
+    cell.client(client, Share::None);
+    cell.clients_have_all().await;
+    cell.has_seeders(2).await;
+    ours.shutdown().await;
+}
+
+/// We fetch from a client.
+pub(crate) async fn we_fetch(client: &Client, format: MetainfoFormat, kind: TrackerKind) {
+    let Some(mut cell) = Cell::start(&[client], format, kind).await else {
+        return;
+    };
+    cell.client(client, Share::All);
+    cell.has_seeders(1).await;
+    let (mut ours, directory) = cell.ours(Share::None).await;
+    ours.complete().await;
+    cell.has_seeders(2).await;
+    assert_eq!(differences(&directory), [""; 0]);
+    ours.shutdown().await;
+}
+
+/// Three clients, each with another third, and we with nothing, until all have all.
+pub(crate) async fn mixed(clients: [&Client; 3], format: MetainfoFormat, kind: TrackerKind) {
+    let Some(mut cell) = Cell::start(&clients, format, kind).await else {
+        return;
+    };
+    for (at, client) in clients.into_iter().enumerate() {
+        cell.client(client, Share::Part { of: 3, at });
+    }
+    let (mut ours, directory) = cell.ours(Share::None).await;
+    ours.complete().await;
+    cell.clients_have_all().await;
+    cell.has_seeders(4).await;
+    assert_eq!(differences(&directory), [""; 0]);
+    ours.shutdown().await;
+}

@@ -1,0 +1,54 @@
+//! What the tests know of each client.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::setting::Setting;
+
+/// A client of another maker. Each verifies what lies in its directory, fetches the rest,
+/// shares all of it, and never ends by itself. So whether one seeds or fetches is decided
+/// by what lies there at the start.
+pub(crate) struct Client {
+    /// As `.ci/clients` calls it.
+    pub(crate) name: &'static str,
+    /// What is run, in the folder of the programs.
+    pub(crate) program: &'static str,
+    /// Whether two of them on a loopback address speak with each other.
+    pub(crate) takes_loopback: bool,
+    /// How it is run.
+    pub(crate) command: fn(&Place<'_>) -> io::Result<Command>,
+}
+
+/// What a client is told.
+pub(crate) struct Place<'a> {
+    pub(crate) setting: &'a Setting,
+    pub(crate) torrent: &'a Path,
+    /// The directory in which the folder of the torrent is, or is to be.
+    pub(crate) directory: &'a Path,
+    /// Where the process may write what it needs beside. The working directory as well.
+    pub(crate) home: &'a Path,
+    /// Where it listens.
+    pub(crate) port: u16,
+    /// Whether the tracker of the torrent is asked over UDP.
+    pub(crate) asks_udp: bool,
+}
+
+impl Place<'_> {
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.setting.address
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.setting.programs.join(name)
+    }
+}
+
+/// An option and its value as one argument.
+pub(crate) fn option(name: &str, value: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(value);
+    option
+}

@@ -1,0 +1,27 @@
+//! libtorrent, by its Python package.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+
+use crate::client::{Client, Place};
+
+/// It has no program of its own.
+const SCRIPT: &str = include_str!("libtorrent.py");
+
+pub(crate) const CLIENT: Client = Client {
+    name: "libtorrent",
+    program: "libtorrent/bin/python",
+    takes_loopback: true,
+    command,
+};
+
+fn command(place: &Place<'_>) -> io::Result<Command> {
+    let script = place.home.join("libtorrent.py");
+    fs::write(&script, SCRIPT)?;
+    let mut command = Command::new(place.program(CLIENT.program));
+    command.arg("-u").arg(script);
+    command.arg(format!("{}:{}", place.address(), place.port));
+    command.args([place.torrent, place.directory]);
+    Ok(command)
+}

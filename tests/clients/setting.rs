@@ -1,0 +1,104 @@
+//! Where the programs are, and the network of the cells.
+
+use std::env;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use crate::client::Client;
+
+/// An address that `.ci/clients` gives to a network of its own: Transmission speaks to
+/// nobody on a loopback address.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// The first port for programs: below those that the system gives to connections, so that
+/// one that was free stays so.
+const FIRST_PORT: u16 = 20_000;
+
+/// Ends a cell that hangs. The slowest client takes 20 seconds on a machine that is free.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How often it is looked whether something is as it is to be.
+const LOOKS_EVERY: Duration = Duration::from_millis(50);
+
+/// What all programs of a cell have in common.
+pub(crate) struct Setting {
+    pub(crate) programs: PathBuf,
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Setting {
+    /// That of this run. `None`, with the reason in the output of the test, if a program is
+    /// not there.
+    pub(crate) fn find(clients: &[&Client], others: &[(&str, &str)]) -> Option<Self> {
+        let found = Self::look(clients, others);
+        if let Err(why) = &found {
+            println!("not run: {why}");
+            let required = env::var_os("BT_LITE_CLIENTS_REQUIRED").is_some();
+            assert!(!required, "not run: {why}");
+        }
+        found.ok()
+    }
+
+    fn look(clients: &[&Client], others: &[(&str, &str)]) -> Result<Self, String> {
+        let programs = env::var_os("BT_LITE_CLIENTS");
+        let programs = PathBuf::from(programs.ok_or("BT_LITE_CLIENTS names no folder")?);
+        let has_own = TcpListener::bind((OWN_ADDRESS, 0)).is_ok();
+        let address = match has_own {
+            true => OWN_ADDRESS,
+            false => Ipv4Addr::LOCALHOST,
+        };
+        for client in clients {
+            is_there(&programs, client.name, client.program)?;
+            if !has_own && !client.takes_loopback {
+                let name = client.name;
+                return Err(format!("{name} needs {OWN_ADDRESS}, which is not set up"));
+            }
+        }
+        for (name, program) in others {
+            is_there(&programs, name, program)?;
+        }
+        Ok(Self { programs, address })
+    }
+
+    /// A port that nobody has, neither of TCP nor of UDP.
+    pub(crate) fn free_port(&self) -> u16 {
+        static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+        loop {
+            let port = NEXT.fetch_add(1, Ordering::Relaxed);
+            let at = (self.address, port);
+            if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+                return port;
+            }
+        }
+    }
+}
+
+fn is_there(programs: &Path, name: &str, program: &str) -> Result<(), String> {
+    if let Ok(why) = std::fs::read_to_string(programs.join(format!("{name}.failed"))) {
+        return Err(format!("{name}: {}", why.trim()));
+    }
+    match programs.join(program).exists() {
+        true => Ok(()),
+        false => Err(format!("{name} is not in {}", programs.display())),
+    }
+}
+
+/// Looks until it is so.
+///
+/// # Panics
+/// If it does not become so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looks = async {
+        let mut ticks = tokio::time::interval(LOOKS_EVERY);
+        loop {
+            ticks.tick().await;
+            if is_so().await {
+                return;
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(PATIENCE, looks).await;
+    assert!(outcome.is_ok(), "this has not come: {what}");
+}
