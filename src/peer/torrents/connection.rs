@@ -23,7 +23,7 @@ use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
 use crate::protocol::limits::FRAME_TIMEOUT;
-use crate::protocol::{Addr, PeerMessage};
+use crate::protocol::PeerMessage;
 use crate::transport::framed::write_chunks;
 
 /// How much is received with one call, in bytes: many blocks of 16 KiB.
@@ -224,7 +224,7 @@ impl Reader<'_> {
                     let found = peers.added.into_iter().map(|peer| peer.addr);
                     self.torrent.meeting.found(found.collect()).await;
                 }
-                LinkEvent::HashesWanted(range) => {
+                Some(LinkEvent::HashesWanted(range)) => {
                     let hashes = self.torrent.hashes(range).await;
                     self.shared.link().answer_hashes(range, hashes);
                     self.shared.outgoing.wake();

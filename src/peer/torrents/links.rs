@@ -68,7 +68,7 @@ fn link(
     config.hash_requests = torrent.hash_requests;
     config.about = begun.about(&torrent.meeting);
     // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
-    config.about.upload_only = torrent.is_complete().then_some(true);
+    config.about.upload_only = torrent.meeting.is_complete().then_some(true);
     let now = tokio::time::Instant::now().into_std();
     let mut link = BitTorrentLink::new(now, config);
     for message in begun.heard {
