@@ -104,6 +104,25 @@ fn files_with_something_else_in_them_are_named_with_what_is_in_them() {
     files.expect("key.pem", nonsense, &["key"]);
 }
 
+/// A certificate as OpenSSL 3.0 makes it without a file of extensions.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBGDCBvwIUNbxRE62CU5WK3fnN5+7cJop54SwwCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMCAXDTI2MTEzMDA5NDMyM1oYDzIxMjYxMTA2MDk0MzIzWjAOMQww
+CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASVPbpJsvvmawEt
+DQZJUNT2uO0scJJYa4NXedGh7bdAkgRfTfX78IwbJVqit3T7ae8bKDQCSK8P3StS
+fAKWvwG5MAoGCCqGSM49BAMCA0gAMEUCIQC3W1HxnUbx61070+xox521l0rxqQiW
+yomAfD+f9tCOfgIgZH3WXB0SOGzW0ijwseF0RcX88PFBNh0ndyJHuxnZC30=
+-----END CERTIFICATE-----
+";
+
+#[test]
+fn certificate_of_version_1_is_told_with_how_to_make_another_one() {
+    let files = Files::new();
+    let what = ["certificate 1", "version 3", "openssl x509 -req -extfile"];
+    files.expect("cert.pem", VERSION_1, &what);
+}
+
 #[test]
 fn key_that_does_not_fit_its_certificate_is_told_with_both_files() {
     let files = Files::new();

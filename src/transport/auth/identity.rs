@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
+use webpki::EndEntityCert;
 
 use super::chain::{MAX_CERTIFICATES, MAX_CHAIN_BYTES, size};
 use super::error::AuthSetupError;
@@ -137,10 +138,10 @@ impl Identity {
             return Err(certificates.broken("certificate", &reason));
         }
         for (at, certificate) in chain.iter().enumerate() {
-            identity_of(certificate).map_err(|error| {
+            if let Err(error) = EndEntityCert::try_from(certificate) {
                 let what = format!("certificate {}", at + 1);
-                certificates.broken(&what, &format!("it is none of X.509 version 3 ({error})"))
-            })?;
+                return Err(certificates.broken(&what, &unreadable(&error)));
+            }
         }
         let private = key.key()?;
         let of_this = |error: rustls::Error| {
@@ -187,6 +188,19 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Identity").field(&self.identity).finish()
     }
+}
+
+/// Why a certificate cannot be read.
+fn unreadable(error: &webpki::Error) -> String {
+    let what_to_do = match error {
+        // What OpenSSL makes by itself up to its version 3.1.
+        webpki::Error::UnsupportedCertVersion => {
+            ": it is of an older one; with OpenSSL, have it signed with a file of extensions \
+             (openssl x509 -req -extfile)"
+        }
+        _ => "",
+    };
+    format!("it is none of X.509 version 3 ({error}){what_to_do}")
 }
 
 fn new_key() -> Result<KeyPair, AuthSetupError> {

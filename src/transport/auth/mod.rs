@@ -13,6 +13,16 @@
 //! nobody can take the id of another peer. There is no other mode: who cannot prove what
 //! is asked for is told nothing.
 //!
+//! A certificate of an authority must be of version 3, which OpenSSL makes by itself only from
+//! its version 3.2 on, and for both uses, as a peer connects and accepts:
+//!
+//! ```text
+//! echo extendedKeyUsage=serverAuth,clientAuth >extensions
+//! openssl req -new -key key.pem -subj /CN=peer-7 -out peer-7.csr
+//! openssl x509 -req -in peer-7.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 90 \
+//!     -extfile extensions -out cert.pem
+//! ```
+//!
 //! Names in certificates are not checked against addresses. Peers are reached at addresses
 //! that trackers name, and whoever a trusted authority has signed for is a member at
 //! whatever address it is.
