@@ -158,7 +158,7 @@ async fn run(command: Command) -> Outcome<()> {
             directory,
             network,
         } => {
-            let torrent = Torrent::File(read(&torrent)?);
+            let torrent = Torrent::File(Box::new(read(&torrent)?));
             share(torrent, &directory, network, true, ("seeding", None)).await
         }
         Command::Fetch {
@@ -170,7 +170,7 @@ async fn run(command: Command) -> Outcome<()> {
         } => {
             let torrent = match torrent.starts_with("magnet:") {
                 true => Torrent::Magnet(torrent.parse()?),
-                false => Torrent::File(read(torrent.as_ref())?),
+                false => Torrent::File(Box::new(read(torrent.as_ref())?)),
             };
             share(torrent, &out, network, seed, ("complete", save)).await
         }
@@ -271,7 +271,7 @@ async fn verify(metainfo: &Metainfo, directory: &Path) -> Outcome<()> {
 
 /// What is fetched and shared.
 enum Torrent {
-    File(Metainfo),
+    File(Box<Metainfo>),
     Magnet(Magnet),
 }
 
@@ -297,7 +297,7 @@ async fn share(
     let outcome = tokio::select! {
         outcome = async {
             let (mut download, metainfo) = match torrent {
-                Torrent::File(metainfo) => (session.add(&metainfo, options)?, metainfo),
+                Torrent::File(metainfo) => (session.add(&metainfo, options)?, *metainfo),
                 Torrent::Magnet(magnet) => {
                     let mut magnet = session.add_magnet(&magnet, options)?;
                     match magnet.known().await {
