@@ -162,7 +162,7 @@ async fn run(command: Command) -> Outcome<()> {
             directory,
             network,
         } => {
-            let torrent = Torrent::File(read(&torrent).await?);
+            let torrent = Torrent::File(Box::new(read(&torrent).await?));
             share(torrent, &directory, network, true, ("seeding", None)).await
         }
         Command::Fetch {
@@ -174,7 +174,7 @@ async fn run(command: Command) -> Outcome<()> {
         } => {
             let torrent = match torrent.starts_with("magnet:") {
                 true => Torrent::Magnet(torrent.parse()?),
-                false => Torrent::File(read(torrent.as_ref()).await?),
+                false => Torrent::File(Box::new(read(torrent.as_ref()).await?)),
             };
             share(torrent, &out, network, seed, ("complete", save)).await
         }
@@ -282,7 +282,7 @@ async fn verify(metainfo: &Metainfo, directory: &Path) -> Outcome<()> {
 
 /// What is fetched and shared.
 enum Torrent {
-    File(Metainfo),
+    File(Box<Metainfo>),
     Magnet(Magnet),
 }
 
@@ -308,7 +308,7 @@ async fn share(
     let outcome = tokio::select! {
         outcome = async {
             let (mut download, metainfo) = match torrent {
-                Torrent::File(metainfo) => (session.add(&metainfo, options)?, metainfo),
+                Torrent::File(metainfo) => (session.add(&metainfo, options)?, *metainfo),
                 Torrent::Magnet(magnet) => {
                     let mut magnet = session.add_magnet(&magnet, options)?;
                     match magnet.known().await {

@@ -13,6 +13,7 @@ use crate::protocol::{Addr, OwnState};
 pub(in crate::peer) trait Outside: Send + Sync {
     /// The content has a driver from now on. Returns those who may have some of it, as far
     /// as is known.
+    #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
     fn claimed(&self) -> Vec<(Addr, bool)>;
 
     /// Those who may have some of it, and whether they should have all.

@@ -482,10 +482,8 @@ impl Sought {
             (Stage::Hash(fetch), LinkEvent::Metadata(message)) => {
                 fetch.handle_message(now, id, message);
             }
-            (Stage::Layers { fetch, .. }, LinkEvent::About(_)) => {
-                if has_hashes {
-                    fetch.source_up(now, id);
-                }
+            (Stage::Layers { fetch, .. }, LinkEvent::About(_)) if has_hashes => {
+                fetch.source_up(now, id);
             }
             (Stage::Layers { fetch, .. }, LinkEvent::Hashes { range, hashes }) => {
                 fetch.hashes_came(now, id, range, &hashes);

@@ -87,7 +87,7 @@ impl SoughtLink {
     }
 
     /// What the other side has said, for the link that follows.
-    pub(super) fn into_heard(&self) -> Option<Vec<Message>> {
+    pub(super) fn take_heard(&self) -> Option<Vec<Message>> {
         self.link().take().map(MagnetLink::into_heard)
     }
 

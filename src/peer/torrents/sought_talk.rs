@@ -160,7 +160,7 @@ async fn talk(
             torrent = exchange => torrent,
         }
     }?;
-    begun.heard = link.into_heard()?;
+    begun.heard = link.take_heard()?;
     begun.said_none = agreed.has(Reserved::FAST);
     Some((torrent, begun, seat))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{DownloadTask, Join};
 use crate::content::{Content, ContentId};
 use crate::error::DownloadError;
-use crate::peer::contents::role::Role;
 use crate::peer::contents::table::{DriverHandle, Settled};
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::local::{
@@ -188,7 +187,7 @@ impl DownloadTask {
         };
         // What another network finds and links is shared by that alone.
         if self.control.seeds()
-            && self.handle.role != Role::Torrent
+            && self.handle.role.has_sessions()
             && let Ok(claim) = shared.contents.claim(id, &self.handle).await
         {
             let listed_as = wanted.asked.clone().unwrap_or_else(|| id.into());
