@@ -50,7 +50,7 @@ pub struct SwarmConfig {
     pub stranger_slots: usize,
     /// How many of these slots go to others in turns, whatever they give: so newcomers get
     /// something that they can give, and better ones are found. Those that give nothing get
-    /// no more than this part of what is sent, as long as others want it. Default 1 (BEP 3).
+    /// no more than this part of what is sent, as long as others want it. Default 1, as in BEP 3: whoever gives is worth more.
     pub optimistic_slots: usize,
     /// Bytes that may be written and not durable yet. They are fetched again if the
     /// process is killed. A commit begins at half of it, and nothing is written beyond
