@@ -8,7 +8,8 @@ use crate::client::{Client, Place, option};
 pub(crate) const CLIENT: Client = Client {
     name: "aria2",
     program: "bin/aria2c",
-    takes_loopback: true,
+    needs_own_address: false,
+    makes_empty_files: true,
     command,
 };
 

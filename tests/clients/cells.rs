@@ -13,12 +13,19 @@ use crate::setting::{Setting, until};
 use crate::torrent::{Share, announced, differences, torrent, write_share};
 use crate::trackers::{OPENTRACKER, RunningTracker, TrackerKind};
 
+/// A client, and where it has the content.
+struct Running {
+    program: Program,
+    directory: PathBuf,
+    makes_empty_files: bool,
+}
+
 /// A tracker, a torrent, and whoever is about it.
 struct Cell {
     setting: Setting,
     tracker: RunningTracker,
     metainfo: Metainfo,
-    programs: Vec<(Program, PathBuf)>,
+    clients: Vec<Running>,
     root: TempDir,
 }
 
@@ -38,7 +45,7 @@ impl Cell {
             setting,
             tracker,
             metainfo,
-            programs: Vec::new(),
+            clients: Vec::new(),
             root,
         };
         cell.has_seeders(0).await;
@@ -61,7 +68,7 @@ impl Cell {
     }
 
     fn client(&mut self, client: &Client, share: Share) {
-        let name = format!("{} {}", self.programs.len(), client.name);
+        let name = format!("{} {}", self.clients.len(), client.name);
         let directory = self.directory(&name, share);
         let home = self.root.path().join(&name);
         let place = Place {
@@ -69,20 +76,25 @@ impl Cell {
             torrent: &self.root.path().join("torrent"),
             directory: &directory,
             home: &home,
+            address: self.setting.address_of(client),
             port: self.setting.free_port(),
             asks_udp: self.tracker.url.starts_with("udp:"),
         };
         let command = (client.command)(&place).unwrap();
         let program = Program::start(&name, command, &home).unwrap();
-        self.programs.push((program, directory));
+        self.clients.push(Running {
+            program,
+            directory,
+            makes_empty_files: client.makes_empty_files,
+        });
     }
 
     /// Waits until all clients have every byte.
     async fn clients_have_all(&mut self) {
-        for (program, directory) in &mut self.programs {
+        for client in &mut self.clients {
             until("the content at a client", async || {
-                program.check_runs();
-                differences(directory).is_empty()
+                client.program.check_runs();
+                differences(&client.directory, client.makes_empty_files).is_empty()
             })
             .await;
         }
@@ -93,8 +105,8 @@ impl Cell {
         let info_hash = announced(&self.metainfo);
         let mut known = None;
         until(&format!("{count} seeders at the tracker"), async || {
-            for (program, _) in &mut self.programs {
-                program.check_runs();
+            for client in &mut self.clients {
+                client.program.check_runs();
             }
             let figures = self.tracker.scrape(info_hash).await;
             if figures != known {
@@ -131,7 +143,7 @@ pub(crate) async fn we_fetch(client: &Client, format: MetainfoFormat, kind: Trac
     let (mut ours, directory) = cell.ours(Share::None).await;
     ours.complete().await;
     cell.has_seeders(2).await;
-    assert_eq!(differences(&directory), [""; 0]);
+    assert_eq!(differences(&directory, true), [""; 0]);
     ours.shutdown().await;
 }
 
@@ -147,6 +159,6 @@ pub(crate) async fn mixed(clients: [&Client; 3], format: MetainfoFormat, kind: T
     ours.complete().await;
     cell.clients_have_all().await;
     cell.has_seeders(4).await;
-    assert_eq!(differences(&directory), [""; 0]);
+    assert_eq!(differences(&directory, true), [""; 0]);
     ours.shutdown().await;
 }

@@ -16,8 +16,10 @@ pub(crate) struct Client {
     pub(crate) name: &'static str,
     /// What is run, in the folder of the programs.
     pub(crate) program: &'static str,
-    /// Whether two of them on a loopback address speak with each other.
-    pub(crate) takes_loopback: bool,
+    /// Whether it knows others by their IP alone, and speaks to nobody on loopback.
+    pub(crate) needs_own_address: bool,
+    /// Whether it makes the files that have no bytes.
+    pub(crate) makes_empty_files: bool,
     /// How it is run.
     pub(crate) command: fn(&Place<'_>) -> io::Result<Command>,
 }
@@ -30,17 +32,14 @@ pub(crate) struct Place<'a> {
     pub(crate) directory: &'a Path,
     /// Where the process may write what it needs beside. The working directory as well.
     pub(crate) home: &'a Path,
-    /// Where it listens.
+    /// Where it listens, and from where it dials if it can be told.
+    pub(crate) address: Ipv4Addr,
     pub(crate) port: u16,
     /// Whether the tracker of the torrent is asked over UDP.
     pub(crate) asks_udp: bool,
 }
 
 impl Place<'_> {
-    pub(crate) fn address(&self) -> Ipv4Addr {
-        self.setting.address
-    }
-
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.setting.programs.join(name)
     }

@@ -12,16 +12,18 @@ const SCRIPT: &str = include_str!("libtorrent.py");
 pub(crate) const CLIENT: Client = Client {
     name: "libtorrent",
     program: "libtorrent/bin/python",
-    takes_loopback: true,
+    needs_own_address: false,
+    makes_empty_files: true,
     command,
 };
 
 fn command(place: &Place<'_>) -> io::Result<Command> {
-    let script = place.home.join("libtorrent.py");
+    // By its own name it would be taken for the package.
+    let script = place.home.join("program.py");
     fs::write(&script, SCRIPT)?;
     let mut command = Command::new(place.program(CLIENT.program));
     command.arg("-u").arg(script);
-    command.arg(format!("{}:{}", place.address(), place.port));
+    command.arg(format!("{}:{}", place.address, place.port));
     command.args([place.torrent, place.directory]);
     Ok(command)
 }

@@ -8,7 +8,8 @@ use crate::client::{Client, Place};
 pub(crate) const CLIENT: Client = Client {
     name: "rqbit",
     program: "rqbit/bin/rqbit",
-    takes_loopback: true,
+    needs_own_address: false,
+    makes_empty_files: true,
     command,
 };
 
@@ -17,13 +18,13 @@ fn command(place: &Place<'_>) -> io::Result<Command> {
     let mut command = Command::new(place.program(CLIENT.program));
     command.env("HOME", place.home);
     command.args(["--disable-dht", "--disable-lsd", "--ipv4-only"]);
-    command.args(["--listen-ip", &place.address().to_string()]);
+    command.args(["--listen-ip", &place.address.to_string()]);
     // It announces a port of its own choice otherwise.
     command.args(["--listen-port", &port, "--announce-port", &port]);
+    // It does not tell trackers over HTTP that it is complete before it asks again.
+    command.args(["--tracker-refresh-interval", "2s"]);
     command.args(["download", "--disable-http-api", "--overwrite"]);
-    command.arg("--output-folder");
-    // Else it is what lies in the folder of the torrent.
-    command.arg(place.directory.join(crate::torrent::NAME));
+    command.arg("--output-folder").arg(place.directory);
     command.arg(place.torrent);
     Ok(command)
 }

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use crate::client::Client;
 
-/// An address that `.ci/clients` gives to a network of its own: Transmission speaks to
-/// nobody on a loopback address.
-const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// An address that `.ci/clients` gives to a network of its own: some speak to nobody on a
+/// loopback address.
+const SHARED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Another one, for those that know others by their IP alone: they would take all others
+/// for one, and that one for themselves where a tracker names them as well.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// The first port for programs: below those that the system gives to connections, so that
 /// one that was free stays so.
@@ -25,6 +29,7 @@ const LOOKS_EVERY: Duration = Duration::from_millis(50);
 /// What all programs of a cell have in common.
 pub(crate) struct Setting {
     pub(crate) programs: PathBuf,
+    /// That of the trackers and of most peers.
     pub(crate) address: Ipv4Addr,
 }
 
@@ -44,14 +49,15 @@ impl Setting {
     fn look(clients: &[&Client], others: &[(&str, &str)]) -> Result<Self, String> {
         let programs = env::var_os("BT_LITE_CLIENTS");
         let programs = PathBuf::from(programs.ok_or("BT_LITE_CLIENTS names no folder")?);
-        let has_own = TcpListener::bind((OWN_ADDRESS, 0)).is_ok();
-        let address = match has_own {
-            true => OWN_ADDRESS,
+        let both = [SHARED_ADDRESS, OWN_ADDRESS];
+        let has_both = both.iter().all(|ip| TcpListener::bind((*ip, 0)).is_ok());
+        let address = match has_both {
+            true => SHARED_ADDRESS,
             false => Ipv4Addr::LOCALHOST,
         };
         for client in clients {
             is_there(&programs, client.name, client.program)?;
-            if !has_own && !client.takes_loopback {
+            if !has_both && client.needs_own_address {
                 let name = client.name;
                 return Err(format!("{name} needs {OWN_ADDRESS}, which is not set up"));
             }
@@ -62,12 +68,20 @@ impl Setting {
         Ok(Self { programs, address })
     }
 
+    /// The address of a client.
+    pub(crate) fn address_of(&self, client: &Client) -> Ipv4Addr {
+        match client.needs_own_address {
+            true => OWN_ADDRESS,
+            false => self.address,
+        }
+    }
+
     /// A port that nobody has, neither of TCP nor of UDP.
     pub(crate) fn free_port(&self) -> u16 {
         static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
         loop {
             let port = NEXT.fetch_add(1, Ordering::Relaxed);
-            let at = (self.address, port);
+            let at = (Ipv4Addr::UNSPECIFIED, port);
             if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
                 return port;
             }

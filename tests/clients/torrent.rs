@@ -92,11 +92,15 @@ pub(crate) fn write_share(metainfo: &Metainfo, share: Share, directory: &Path) {
     }
 }
 
-/// What of the torrent is not in a directory, byte for byte.
-pub(crate) fn differences(directory: &Path) -> Vec<&'static str> {
+/// What of the torrent is not in a directory, byte for byte. Files without bytes need not
+/// be there if they are not made.
+pub(crate) fn differences(directory: &Path, makes_empty_files: bool) -> Vec<&'static str> {
     let wrong = FILES.iter().filter(|(path, len)| {
-        let found = fs::read(directory.join(NAME).join(path));
-        found.ok() != Some(bytes(path, *len))
+        let found = match fs::read(directory.join(NAME).join(path)) {
+            Err(_) if *len == 0 && !makes_empty_files => Some(Vec::new()),
+            found => found.ok(),
+        };
+        found != Some(bytes(path, *len))
     });
     wrong.map(|(path, _)| *path).collect()
 }

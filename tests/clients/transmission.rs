@@ -9,7 +9,8 @@ use crate::client::{Client, Place};
 pub(crate) const CLIENT: Client = Client {
     name: "transmission",
     program: "bin/transmission-daemon",
-    takes_loopback: false,
+    needs_own_address: true,
+    makes_empty_files: false,
     command,
 };
 
@@ -20,7 +21,7 @@ fn command(place: &Place<'_>) -> io::Result<Command> {
     // What lies there at the start is begun at once.
     fs::copy(place.torrent, torrents.join("content.torrent"))?;
     let settings = serde_json::json!({
-        "bind-address-ipv4": place.address().to_string(),
+        "bind-address-ipv4": place.address.to_string(),
         "dht-enabled": false,
         "download-dir": place.directory,
         "lpd-enabled": false,

@@ -12,7 +12,8 @@ const SCRIPT: &str = include_str!("webtorrent.mjs");
 pub(crate) const CLIENT: Client = Client {
     name: "webtorrent",
     program: "webtorrent/node_modules/webtorrent/index.js",
-    takes_loopback: true,
+    needs_own_address: false,
+    makes_empty_files: true,
     command,
 };
 

@@ -22,8 +22,8 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
-use crate::protocol::limits::FRAME_TIMEOUT;
 use crate::protocol::PeerMessage;
+use crate::protocol::limits::FRAME_TIMEOUT;
 use crate::transport::framed::write_chunks;
 
 /// How much is received with one call, in bytes: many blocks of 16 KiB.
