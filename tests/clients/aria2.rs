@@ -10,6 +10,7 @@ pub(crate) const CLIENT: Client = Client {
     program: "bin/aria2c",
     needs_own_address: false,
     makes_empty_files: true,
+    tells_udp_trackers: true,
     command,
 };
 

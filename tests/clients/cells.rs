@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bt_lite::bittorrent::tracker::ScrapeFigures;
 use bt_lite::bittorrent::{Metainfo, MetainfoFormat};
 use tempfile::TempDir;
 
@@ -18,6 +19,7 @@ struct Running {
     program: Program,
     directory: PathBuf,
     makes_empty_files: bool,
+    tells_tracker: bool,
 }
 
 /// A tracker, a torrent, and whoever is about it.
@@ -48,7 +50,8 @@ impl Cell {
             clients: Vec::new(),
             root,
         };
-        cell.has_seeders(0).await;
+        cell.tracker_knows("nobody", |figures| figures == ScrapeFigures::default())
+            .await;
         Some(cell)
     }
 
@@ -71,6 +74,7 @@ impl Cell {
         let name = format!("{} {}", self.clients.len(), client.name);
         let directory = self.directory(&name, share);
         let home = self.root.path().join(&name);
+        let asks_udp = self.tracker.url.starts_with("udp:");
         let place = Place {
             setting: &self.setting,
             torrent: &self.root.path().join("torrent"),
@@ -78,7 +82,7 @@ impl Cell {
             home: &home,
             address: self.setting.address_of(client),
             port: self.setting.free_port(),
-            asks_udp: self.tracker.url.starts_with("udp:"),
+            asks_udp,
         };
         let command = (client.command)(&place).unwrap();
         let program = Program::start(&name, command, &home).unwrap();
@@ -86,6 +90,7 @@ impl Cell {
             program,
             directory,
             makes_empty_files: client.makes_empty_files,
+            tells_tracker: client.tells_udp_trackers || !asks_udp,
         });
     }
 
@@ -100,11 +105,28 @@ impl Cell {
         }
     }
 
-    /// Waits until as many have told the tracker that they have all.
-    async fn has_seeders(&mut self, count: u32) {
+    /// Waits until everybody has told the tracker that they have all, if they tell.
+    async fn all_are_seeders(&mut self) {
+        let tell = self.clients.iter().filter(|client| client.tells_tracker);
+        let count = tell.count() as u32 + 1;
+        self.tracker_knows(&format!("{count} seeders"), |figures| {
+            figures.complete >= count
+        })
+        .await;
+    }
+
+    /// Waits until the tracker knows anybody.
+    async fn somebody_is_there(&mut self) {
+        self.tracker_knows("a peer", |figures| {
+            figures.complete + figures.incomplete > 0
+        })
+        .await;
+    }
+
+    async fn tracker_knows(&mut self, what: &str, is_so: impl Fn(ScrapeFigures) -> bool) {
         let info_hash = announced(&self.metainfo);
         let mut known = None;
-        until(&format!("{count} seeders at the tracker"), async || {
+        until(&format!("{what} at the tracker"), async || {
             for client in &mut self.clients {
                 client.program.check_runs();
             }
@@ -113,7 +135,7 @@ impl Cell {
                 println!("{}: {figures:?}", self.tracker.url);
                 known = figures;
             }
-            figures.is_some_and(|figures| figures.complete == count)
+            figures.is_some_and(&is_so)
         })
         .await;
     }
@@ -126,10 +148,10 @@ pub(crate) async fn we_seed(client: &Client, format: MetainfoFormat, kind: Track
     };
     let (mut ours, _) = cell.ours(Share::All).await;
     ours.complete().await;
-    cell.has_seeders(1).await;
+    cell.all_are_seeders().await;
     cell.client(client, Share::None);
     cell.clients_have_all().await;
-    cell.has_seeders(2).await;
+    cell.all_are_seeders().await;
     ours.shutdown().await;
 }
 
@@ -139,10 +161,10 @@ pub(crate) async fn we_fetch(client: &Client, format: MetainfoFormat, kind: Trac
         return;
     };
     cell.client(client, Share::All);
-    cell.has_seeders(1).await;
+    cell.somebody_is_there().await;
     let (mut ours, directory) = cell.ours(Share::None).await;
     ours.complete().await;
-    cell.has_seeders(2).await;
+    cell.all_are_seeders().await;
     assert_eq!(differences(&directory, true), [""; 0]);
     ours.shutdown().await;
 }
@@ -158,7 +180,7 @@ pub(crate) async fn mixed(clients: [&Client; 3], format: MetainfoFormat, kind: T
     let (mut ours, directory) = cell.ours(Share::None).await;
     ours.complete().await;
     cell.clients_have_all().await;
-    cell.has_seeders(4).await;
+    cell.all_are_seeders().await;
     assert_eq!(differences(&directory, true), [""; 0]);
     ours.shutdown().await;
 }

@@ -20,6 +20,8 @@ pub(crate) struct Client {
     pub(crate) needs_own_address: bool,
     /// Whether it makes the files that have no bytes.
     pub(crate) makes_empty_files: bool,
+    /// Whether it tells a tracker over UDP that it has all, before the interval has passed.
+    pub(crate) tells_udp_trackers: bool,
     /// How it is run.
     pub(crate) command: fn(&Place<'_>) -> io::Result<Command>,
 }

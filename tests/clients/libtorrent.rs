@@ -14,6 +14,7 @@ pub(crate) const CLIENT: Client = Client {
     program: "libtorrent/bin/python",
     needs_own_address: false,
     makes_empty_files: true,
+    tells_udp_trackers: true,
     command,
 };
 

@@ -10,6 +10,7 @@ pub(crate) const CLIENT: Client = Client {
     program: "rqbit/bin/rqbit",
     needs_own_address: false,
     makes_empty_files: true,
+    tells_udp_trackers: false,
     command,
 };
 
@@ -21,7 +22,7 @@ fn command(place: &Place<'_>) -> io::Result<Command> {
     command.args(["--listen-ip", &place.address.to_string()]);
     // It announces a port of its own choice otherwise.
     command.args(["--listen-port", &port, "--announce-port", &port]);
-    // It does not tell trackers over HTTP that it is complete before it asks again.
+    // It tells trackers that it is complete when it asks again. This is for HTTP only.
     command.args(["--tracker-refresh-interval", "2s"]);
     command.args(["download", "--disable-http-api", "--overwrite"]);
     command.arg("--output-folder").arg(place.directory);

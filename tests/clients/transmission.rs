@@ -11,6 +11,7 @@ pub(crate) const CLIENT: Client = Client {
     program: "bin/transmission-daemon",
     needs_own_address: true,
     makes_empty_files: false,
+    tells_udp_trackers: true,
     command,
 };
 

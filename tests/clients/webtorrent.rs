@@ -14,6 +14,7 @@ pub(crate) const CLIENT: Client = Client {
     program: "webtorrent/node_modules/webtorrent/index.js",
     needs_own_address: false,
     makes_empty_files: true,
+    tells_udp_trackers: true,
     command,
 };
 
