@@ -56,6 +56,11 @@ use effort::Serving;
 use keeping::Keeping;
 use parts::Parts;
 
+/// For how long a BitTorrent client is asked at least, at its rate. It gathers short blocks
+/// until an acknowledgement comes, which may be 40 ms late, so that what little is asked of it
+/// comes slowly, and then less is asked of it. libtorrent asks others for three seconds.
+const TORRENT_SLACK: Duration = Duration::from_millis(500);
+
 /// The machine of one content. See the [module docs](super).
 #[derive(Debug)]
 pub struct Swarm {
@@ -83,6 +88,10 @@ impl Swarm {
         me: PeerId,
         manifest: Arc<Manifest>,
     ) -> Self {
+        let mut config = config;
+        if manifest.is_torrent() {
+            config.planner.slack = config.planner.slack.max(TORRENT_SLACK);
+        }
         let (id, phase) = (manifest.id(), Phase::Opening(Arc::clone(&manifest)));
         let mut parts = Parts::new(now, config, me, id, phase);
         parts.outbox.push(Output::Open(manifest));
