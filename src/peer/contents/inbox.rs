@@ -27,6 +27,12 @@ pub(in crate::peer) enum DriverInput {
     },
     /// A message arrived.
     Message { link: LinkId, message: PeerMessage },
+    /// Several arrived together, in this order.
+    #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+    Messages {
+        link: LinkId,
+        messages: Vec<PeerMessage>,
+    },
     /// Messages were handed to the network; `bytes` counts the blocks in them.
     Sent {
         link: LinkId,

@@ -22,14 +22,26 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
+use crate::protocol::PeerMessage;
 use crate::protocol::limits::FRAME_TIMEOUT;
 use crate::transport::framed::write_chunks;
 
-/// How much is received with one call at least, in bytes: a few blocks.
-const READ_LEN: usize = 64 << 10;
+/// How much is received with one call, in bytes: many blocks of 16 KiB.
+const READ_LEN: usize = 256 << 10;
 
-/// How many bytes go to the network together.
+/// How many messages the driver hears of at once, at most: as many blocks as are received
+/// with one call, and what is short beside them. Others have their turn then.
+const MAX_BATCH: usize = 64;
+
+/// How many bytes go to the network together, before this side waits until all are taken.
 const GROUP_LEN: usize = 128 << 10;
+
+/// The same where the network takes them quickly: as many blocks as one call of the system
+/// takes.
+const MAX_GROUP_LEN: usize = 512 << 10;
+
+/// A group that was taken within this time was taken quickly.
+const QUICKLY: Duration = Duration::from_millis(5);
 
 /// How long a connection may take to send what is queued after this side has ended it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -127,11 +139,6 @@ impl Shared {
     fn link(&self) -> MutexGuard<'_, BitTorrentLink> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The next that the connection has for this side.
-    fn event(&self) -> Option<LinkEvent> {
-        self.link().poll_event()
-    }
 }
 
 /// Hands on what arrives.
@@ -153,79 +160,110 @@ impl Reader<'_> {
             return ended;
         }
         loop {
-            let mut any = false;
-            loop {
-                let message = match self.wire.next(&mut input) {
-                    Ok(Some(message)) => message,
-                    Ok(None) => break,
-                    Err(error) => return error.to_string(),
-                };
-                self.shared.link().handle_message(now(), message);
-                any = true;
-                if let Err(ended) = self.deliver().await {
-                    return ended;
-                }
-            }
-            if any {
+            let read = self.hear(&mut input);
+            if let Ok(true) = read {
                 // There may be an answer to what was read.
                 self.shared.outgoing.wake();
+            }
+            let delivered = self.deliver().await;
+            if let Err(ended) = delivered.and(read.map(drop)) {
+                return ended;
             }
             input.reserve(READ_LEN);
             let read = tokio::select! {
                 biased;
-                read = io.read_buf(&mut input) => Some(read),
-                () = self.shared.news.notified() => None,
+                read = io.read_buf(&mut input) => read,
+                () = self.shared.news.notified() => continue,
             };
             match read {
-                Some(Ok(0)) => return "closed by the other side".into(),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return error.to_string(),
-                None => {
-                    if let Err(ended) = self.deliver().await {
-                        return ended;
-                    }
-                }
+                Ok(0) => return "closed by the other side".into(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
             }
         }
     }
 
-    /// Delivers what the last input has brought.
+    /// Hears all messages that are whole. Returns whether there was one.
+    fn hear(&self, input: &mut BytesMut) -> Result<bool, String> {
+        let (mut link, mut any) = (self.shared.link(), false);
+        while let Some(message) = self.wire.next(input).map_err(|error| error.to_string())? {
+            link.handle_message(now(), message);
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Delivers what the last input has brought: what the machine is to hear in batches,
+    /// before anything else that came behind it.
     async fn deliver(&self) -> Result<(), String> {
-        while let Some(event) = self.shared.event() {
+        loop {
+            let Batch {
+                messages,
+                event,
+                is_last,
+            } = self.events();
+            let link = self.id;
+            if !messages.is_empty() && !self.shared.outgoing.is_muted() {
+                // A driver that has ended has ended its links as well.
+                let _ = self
+                    .inbox
+                    .send(DriverInput::Messages { link, messages })
+                    .await;
+            }
             match event {
-                LinkEvent::Machine(message) => {
-                    if !self.shared.outgoing.is_muted() {
-                        let link = self.id;
-                        // A driver that has ended has ended its links as well.
-                        let _ = self
-                            .inbox
-                            .send(DriverInput::Message { link, message })
-                            .await;
-                    }
-                }
-                LinkEvent::About(about) => {
+                None if is_last => return Ok(()),
+                // What is for the machine is among the messages.
+                None | Some(LinkEvent::Machine(_)) => {}
+                Some(LinkEvent::About(about)) => {
                     if let Some(port) = about.port.filter(|port| *port > 0) {
                         let listens = SocketAddr::new(self.remote.ip(), port);
                         self.connected.listens_at(listens);
                     }
                 }
-                LinkEvent::Peers(peers) => {
+                Some(LinkEvent::Peers(peers)) => {
                     let found = peers.added.into_iter().map(|peer| peer.addr);
                     self.torrent.meeting.found(found.collect()).await;
                 }
-                LinkEvent::HashesWanted(range) => {
+                Some(LinkEvent::HashesWanted(range)) => {
                     let hashes = self.torrent.hashes(range).await;
                     self.shared.link().answer_hashes(range, hashes);
                     self.shared.outgoing.wake();
                 }
                 // Nothing of these is asked for here.
-                LinkEvent::Metadata(_) | LinkEvent::Hashes { .. } => {}
-                LinkEvent::HashesRejected(_) => {}
-                LinkEvent::End(end) => return Err(end.to_string()),
+                Some(LinkEvent::Metadata(_) | LinkEvent::Hashes { .. }) => {}
+                Some(LinkEvent::HashesRejected(_)) => {}
+                Some(LinkEvent::End(end)) => return Err(end.to_string()),
             }
         }
-        Ok(())
     }
+
+    /// What there is for the machine, up to the first event that is not, or a full batch.
+    fn events(&self) -> Batch {
+        let mut link = self.shared.link();
+        let mut batch = Batch::default();
+        while batch.messages.len() < MAX_BATCH {
+            match link.poll_event() {
+                Some(LinkEvent::Machine(message)) => batch.messages.push(message),
+                event => {
+                    batch.is_last = event.is_none();
+                    batch.event = event;
+                    break;
+                }
+            }
+        }
+        batch
+    }
+}
+
+/// What a connection has for this side.
+#[derive(Default)]
+struct Batch {
+    /// For the machine.
+    messages: Vec<PeerMessage>,
+    /// What comes behind them.
+    event: Option<LinkEvent>,
+    /// There is nothing more.
+    is_last: bool,
 }
 
 /// Sends what is to be sent.
@@ -245,6 +283,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Writes until the connection ends, and returns why it did.
     async fn run<S: AsyncWrite>(&mut self, mut io: WriteHalf<S>) -> String {
+        let mut group_len = GROUP_LEN;
         loop {
             self.follow_machine();
             let end = self.shared.outgoing.end();
@@ -252,14 +291,20 @@ impl Writer<'_> {
                 Some(_) => FAREWELL_TIMEOUT,
                 None => FRAME_TIMEOUT,
             };
-            let group = self.group();
+            let group = self.group(group_len);
             let (messages, bytes) = (group.of_machine, group.block_bytes);
             if !group.bytes.is_empty() {
+                let begun = Instant::now();
                 match timeout(patience, write_chunks(&mut io, group.bytes)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return error.to_string(),
                     Err(_) => return "the other side does not read".into(),
                 }
+                group_len = match begun.elapsed() <= QUICKLY {
+                    true if group.has_more => (2 * group_len).min(MAX_GROUP_LEN),
+                    true => group_len,
+                    false => GROUP_LEN,
+                };
             }
             if messages > 0 {
                 let link = self.id;
@@ -339,13 +384,13 @@ impl Writer<'_> {
     }
 
     /// What goes to the network next.
-    fn group(&self) -> Group {
+    fn group(&self, most: usize) -> Group {
         let mut link = self.shared.link();
         let mut group = Group {
             of_machine: link.take_settled(),
             ..Group::default()
         };
-        while group.len < GROUP_LEN {
+        while group.len < most {
             let Some(next) = link.poll_message(now()) else {
                 return group;
             };

@@ -377,6 +377,11 @@ impl Driver {
                 self.swarm.link_met(now(), link, peer, Some(cookies));
             }
             DriverInput::Message { link, message } => self.message(link, message),
+            DriverInput::Messages { link, messages } => {
+                for message in messages {
+                    self.message(link, message);
+                }
+            }
             DriverInput::Sent {
                 link,
                 messages,
