@@ -90,10 +90,10 @@ pub(super) use live::Ended;
 #[cfg(feature = "_tls")]
 pub(super) use member_io::MemberIo;
 pub(super) use proof::Side;
-#[cfg(feature = "_tls")]
-pub(super) use rustls_error::handshake_failed;
 #[cfg(feature = "_quic")]
 pub(super) use rustls_error::refusal;
+#[cfg(feature = "_tls")]
+pub(super) use rustls_error::{from_rustls, handshake_failed};
 pub(super) use stats::HandshakeCounts;
 #[cfg(feature = "_quic")]
 pub(super) use verifier::Verdict;

@@ -27,7 +27,7 @@ pub(super) fn to_rustls(error: AuthError) -> Error {
 }
 
 /// What an error of the library means here.
-fn from_rustls(error: &Error) -> AuthError {
+pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
     match error {
         Error::InvalidCertificate(error) => from_certificate_error(error),
         Error::NoCertificatesPresented => AuthError::Missing,

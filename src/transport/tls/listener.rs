@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::handshake::accept;
+use super::large_reads::LargeReads;
 use super::session::admit;
 use crate::descriptors::{descriptor_limit, handshakes_share};
 use crate::protocol::Addr;
 use crate::transport::auth::{
-    Authenticator, EXPORTER_LABEL, HandshakeConfig, HandshakeCounts, Handshaking, Side,
-    handshake_failed,
+    Authenticator, HandshakeConfig, HandshakeCounts, Handshaking, Side, handshake_failed,
 };
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
@@ -62,10 +62,13 @@ async fn handshake<S>(auth: &Authenticator, stream: ByteStream<S>) -> Result<Con
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let acceptor = TlsAcceptor::from(Arc::clone(auth.server_config()));
     let ByteStream { io, remote, local } = stream;
-    let shaken = accept(auth.server_config(), io, EXPORTER_LABEL).await;
-    let shaken = shaken.map_err(|error| handshake_failed(&error))?;
-    let stream = ByteStream::new(shaken, remote, local);
+    let io = acceptor
+        .accept(LargeReads::new(io))
+        .await
+        .map_err(|error| handshake_failed(&error))?;
+    let stream = ByteStream::new(TlsStream::Server(io), remote, local);
     admit(auth, stream, Side::Server).await
 }
 

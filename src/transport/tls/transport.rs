@@ -1,20 +1,22 @@
 //! The transport: how it connects.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::handshake::connect;
+use super::large_reads::LargeReads;
 use super::listener::TlsListener;
 use super::session::admit;
 use crate::protocol::Addr;
 use crate::transport::auth::{
-    Authenticator, EXPORTER_LABEL, HandshakeConfig, HandshakeCounts, HandshakeStats, Side,
-    handshake_failed,
+    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side, handshake_failed,
 };
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
@@ -111,10 +113,15 @@ impl<S: StreamTransport> TlsTransport<S> {
     }
 
     async fn handshake(&self, stream: ByteStream<S::Stream>) -> Result<Connection, AuthError> {
+        // No name is sent, and none is checked: the address tells nothing of who is there.
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let connector = TlsConnector::from(Arc::clone(self.auth.client_config()));
         let ByteStream { io, remote, local } = stream;
-        let shaken = connect(self.auth.client_config(), io, EXPORTER_LABEL).await;
-        let shaken = shaken.map_err(|error| handshake_failed(&error))?;
-        let stream = ByteStream::new(shaken, remote, local);
+        let io = connector
+            .connect(name, LargeReads::new(io))
+            .await
+            .map_err(|error| handshake_failed(&error))?;
+        let stream = ByteStream::new(TlsStream::Client(io), remote, local);
         admit(&self.auth, stream, Side::Client).await
     }
 }
