@@ -9,13 +9,13 @@
 
 use crate::content::{Bitfield, ChunkIndex, ContentId, Geometry};
 
+use super::checksum::{CHECKSUM_LEN, Checksum, checksum};
 use super::timestamp::Timestamp;
 
 pub(super) const HEADER_LEN: usize = 72;
 
 const MAGIC: [u8; 8] = *b"btl.jrnl";
 const VERSION: u32 = 1;
-const CHECKSUM_LEN: usize = 16;
 const COUNT_LEN: usize = 4;
 const RANGE_LEN: usize = 8;
 /// This bit of the first chunk of a range says that the range is withdrawn.
@@ -23,7 +23,7 @@ const WITHDRAWN: u32 = 1 << 31;
 
 /// The last checksum of a journal. The checksum of the next record covers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chain([u8; CHECKSUM_LEN]);
+pub(super) struct Chain(Checksum);
 
 /// The content of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) fn header(id: ContentId, geometry: &Geometry) -> ([u8; HEADER_LEN], C
     bytes[12..16].copy_from_slice(&geometry.chunks().to_le_bytes());
     bytes[16..24].copy_from_slice(&geometry.length().to_le_bytes());
     bytes[24..56].copy_from_slice(id.as_bytes());
-    let checksum = checksum(&[], &bytes[..56]);
+    let checksum = checksum(&[&bytes[..56]]);
     bytes[56..].copy_from_slice(&checksum);
     (bytes, Chain(checksum))
 }
@@ -72,7 +72,7 @@ pub(super) fn record(
         bytes.extend(first.to_le_bytes());
         bytes.extend(len.to_le_bytes());
     }
-    let checksum = checksum(&chain.0, &bytes);
+    let checksum = checksum(&[&chain.0, &bytes]);
     bytes.extend(checksum);
     Some((bytes, Chain(checksum)))
 }
@@ -109,7 +109,7 @@ impl Replay {
         let ranges = rest.get(..count as usize * RANGE_LEN)?;
         let body = COUNT_LEN + Timestamp::LEN + ranges.len();
         let found = bytes.get(body..body + CHECKSUM_LEN)?;
-        let checksum = checksum(&self.chain.0, &bytes[..body]);
+        let checksum = checksum(&[&self.chain.0, &bytes[..body]]);
         if found != checksum {
             return None;
         }
@@ -154,14 +154,6 @@ fn changes(from: &Bitfield, to: &Bitfield) -> Vec<(u32, u32)> {
     ranges
 }
 
-fn checksum(before: &[u8], bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(before).update(bytes);
-    let mut checksum = [0; CHECKSUM_LEN];
-    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_LEN]);
-    checksum
-}
-
 /// Gives every complete record a correct checksum, so that replay behaves as if
 /// it ignored checksums. For tests that must detect this mistake.
 #[cfg(test)]
@@ -169,7 +161,7 @@ pub(super) fn with_new_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
     let Some(header) = bytes.get(..HEADER_LEN) else {
         return bytes;
     };
-    let mut chain: [u8; CHECKSUM_LEN] = header[HEADER_LEN - CHECKSUM_LEN..].try_into().unwrap();
+    let mut chain: Checksum = header[HEADER_LEN - CHECKSUM_LEN..].try_into().unwrap();
     let mut at = HEADER_LEN;
     while let Some(count) = bytes.get(at..at + COUNT_LEN) {
         let count = u32::from_le_bytes(count.try_into().unwrap()) as usize;
@@ -177,7 +169,7 @@ pub(super) fn with_new_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
         if count == 0 || bytes.len() - at < body.saturating_add(CHECKSUM_LEN) {
             break;
         }
-        chain = checksum(&chain, &bytes[at..at + body]);
+        chain = checksum(&[&chain, &bytes[at..at + body]]);
         bytes[at + body..][..CHECKSUM_LEN].copy_from_slice(&chain);
         at += body + CHECKSUM_LEN;
     }
@@ -325,7 +317,7 @@ mod tests {
             record.extend(stamp(0).to_bytes());
             record.extend(first.to_le_bytes());
             record.extend(len.to_le_bytes());
-            let checksum = checksum(&states[1].chain.0, &record);
+            let checksum = checksum(&[&states[1].chain.0, &record]);
             bytes.extend(record);
             bytes.extend(checksum);
             assert_eq!(read(&bytes).as_ref(), states.last());

@@ -8,6 +8,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::checksum::{CHECKSUM_LEN, Checksum, checksum};
 use super::fields::{split, take};
 use super::manifest_bytes::{MAX_MANIFEST_LEN, put_manifest, take_manifest};
 use super::record::{Names, Record};
@@ -24,7 +25,6 @@ const VERSION: u32 = 3;
 /// The version before did not say who has written a file, and the first one had a record
 /// for each name only. Neither has anything that is read in another way.
 const OLD_VERSIONS: [u32; 2] = [1, 2];
-const CHECKSUM_LEN: usize = 16;
 const NAME_FORGOTTEN: u8 = 0;
 const NAME_REMEMBERED: u8 = 1;
 const FORGOTTEN: u8 = 2;
@@ -147,7 +147,7 @@ pub(super) fn encode(place: Place, head: &Head, body: &[u8]) -> Option<Vec<u8>> 
     });
     bytes.extend(head.sequence.to_le_bytes());
     bytes.extend(head.durable.to_le_bytes());
-    bytes.extend(checksum(place, &[body]));
+    bytes.extend(checksum_at(place, &[body]));
     match &head.change {
         Change::Remembered(record) | Change::NameRemembered(record) => record.put(&mut bytes)?,
         Change::Forgotten(name, id) => {
@@ -162,7 +162,7 @@ pub(super) fn encode(place: Place, head: &Head, body: &[u8]) -> Option<Vec<u8>> 
     }
     bytes[..4].copy_from_slice(&(head_len as u32).to_le_bytes());
     bytes[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    let sum = checksum(place, &[&bytes[..8], &bytes[PREFIX_LEN..]]);
+    let sum = checksum_at(place, &[&bytes[..8], &bytes[PREFIX_LEN..]]);
     bytes[8..PREFIX_LEN].copy_from_slice(&sum);
     bytes.extend(body);
     Some(bytes)
@@ -174,7 +174,7 @@ pub(super) fn decode(place: Place, mut bytes: Bytes) -> Option<(Head, BodySum)> 
     let lengths = Lengths::of(&bytes)?;
     let sum = bytes.get(8..PREFIX_LEN)?;
     let head = bytes.get(PREFIX_LEN..PREFIX_LEN + lengths.head)?;
-    if checksum(place, &[&bytes[..8], head]) != sum {
+    if checksum_at(place, &[&bytes[..8], head]) != sum {
         return None;
     }
     bytes.truncate(PREFIX_LEN + lengths.head);
@@ -209,12 +209,12 @@ fn take_name(bytes: &mut Bytes) -> Option<ContentName> {
 
 /// The checksum of the body of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BodySum([u8; CHECKSUM_LEN]);
+pub(super) struct BodySum(Checksum);
 
 impl BodySum {
     /// Whether these are the bytes of the body.
     pub(super) fn is_of(self, place: Place, body: &[u8]) -> bool {
-        checksum(place, &[body]) == self.0
+        checksum_at(place, &[body]) == self.0
     }
 }
 
@@ -224,16 +224,11 @@ pub(super) fn manifest_in(mut body: Bytes, record: &Record) -> Option<Manifest> 
     body.is_empty().then_some(manifest)
 }
 
-fn checksum(place: Place, parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&place.segment.to_le_bytes());
-    hasher.update(&place.offset.to_le_bytes());
-    for part in parts {
-        hasher.update(part);
-    }
-    let mut checksum = [0; CHECKSUM_LEN];
-    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_LEN]);
-    checksum
+fn checksum_at(place: Place, parts: &[&[u8]]) -> Checksum {
+    let (segment, offset) = (place.segment.to_le_bytes(), place.offset.to_le_bytes());
+    let mut all: Vec<&[u8]> = vec![&segment, &offset];
+    all.extend(parts);
+    checksum(&all)
 }
 
 /// A segment as an earlier version wrote it. For tests of reading it.

@@ -25,6 +25,7 @@
 
 mod blocking;
 mod catalogue;
+mod checksum;
 #[cfg(test)]
 mod crash;
 mod dir;

@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::checksum::{CHECKSUM_LEN, checksum};
 use super::disk::{Disk, DiskFile};
 use super::draft::unique;
 use super::failure::{failed, failed_to_store};
@@ -17,7 +18,6 @@ use super::storage_dir::StorageDir;
 use crate::storage::{PausedDownload, PausedId, StorageError};
 
 const MAGIC: [u8; 8] = *b"btl.paus";
-const CHECKSUM_LEN: usize = 16;
 
 /// The longest file in bytes.
 const MAX_FILE_LEN: u64 = (MAGIC.len() + PausedDownload::MAX_LEN + CHECKSUM_LEN) as u64;
@@ -97,21 +97,15 @@ fn read<D: Disk>(dir: &StorageDir<D>, name: &str) -> Option<Bytes> {
 fn encode(paused: &PausedDownload) -> Bytes {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&paused.bytes);
-    bytes.extend(checksum(&bytes));
+    bytes.extend(checksum(&[&bytes]));
     bytes.into()
 }
 
 fn decode(mut bytes: Bytes) -> Option<Bytes> {
     let end = bytes.len().checked_sub(CHECKSUM_LEN)?;
     let sum = bytes.split_off(end);
-    let is_whole = checksum(&bytes) == sum[..] && take(&mut bytes)? == MAGIC;
+    let is_whole = checksum(&[&bytes]) == sum[..] && take(&mut bytes)? == MAGIC;
     is_whole.then_some(bytes)
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
-    let mut checksum = [0; CHECKSUM_LEN];
-    checksum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_LEN]);
-    checksum
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use bytes::{Buf, Bytes};
 
+use super::super::checksum::{CHECKSUM_LEN, checksum};
 use super::super::dir::Dir;
 use super::super::disk::{Disk, DiskFile};
 use super::super::failure::{failed, failed_to_store};
@@ -31,7 +32,6 @@ const FIRST: u32 = 1;
 /// The longest record in bytes: no selection is longer than an index, and the rest is no
 /// longer than that of a content.
 const MAX_LEN: u64 = MAX_INDEX_LEN + PausedDownload::MAX_LEN as u64;
-const SUM_LEN: usize = 16;
 /// The other peers get what is here.
 const SERVES: u8 = 1;
 /// The folder is shared in the end.
@@ -72,15 +72,15 @@ fn encode(id: ContentId, form: &[u8]) -> Vec<u8> {
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(id.as_bytes());
     bytes.extend(form);
-    bytes.extend(sum(&bytes));
+    bytes.extend(checksum(&[&bytes]));
     bytes
 }
 
 impl PausedFolder {
     fn decode(mut bytes: Bytes) -> Option<Self> {
-        let body = bytes.len().checked_sub(SUM_LEN)?;
+        let body = bytes.len().checked_sub(CHECKSUM_LEN)?;
         let found = bytes.split_off(body);
-        if found[..] != sum(&bytes) || take(&mut bytes)? != MAGIC {
+        if found[..] != checksum(&[&bytes]) || take(&mut bytes)? != MAGIC {
             return None;
         }
         let version = bytes.try_get_u32_le().ok()?;
@@ -124,12 +124,6 @@ impl FirstPaused {
             seed: flags & SEEDS != 0,
         })
     }
-}
-
-fn sum(bytes: &[u8]) -> [u8; SUM_LEN] {
-    let mut sum = [0; SUM_LEN];
-    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..SUM_LEN]);
-    sum
 }
 
 /// Writes the record into the home of the folder, or removes it.
@@ -232,7 +226,7 @@ mod tests {
             for path in &paths {
                 put(&mut bytes, path);
             }
-            bytes.extend(sum(&bytes));
+            bytes.extend(checksum(&[&bytes]));
             let form = PausedForm::First(FirstPaused {
                 name: name.parse().ok(),
                 paths: paths.iter().map(|path| path.parse().unwrap()).collect(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bytes::{Buf, Bytes};
 
+use super::super::checksum::{CHECKSUM_LEN, checksum};
 use super::super::fields::{split, take};
 use super::super::manifest_bytes::{put_manifest, take_manifest};
 use super::super::record::{bytes_path, path_bytes};
@@ -17,7 +18,6 @@ const MAGIC: &[u8; 8] = b"btl.fold";
 const VERSION: u32 = 2;
 /// Without what was there before.
 const FIRST: u32 = 1;
-const SUM_LEN: usize = 16;
 
 /// What is said of a file.
 const SETTLED: u8 = 1;
@@ -86,15 +86,15 @@ impl FolderRecord {
                 put_manifest(&mut bytes, manifest)?;
             }
         }
-        bytes.extend(sum(id, &bytes));
+        bytes.extend(checksum(&[id.as_bytes(), &bytes]));
         Some(bytes)
     }
 
     /// Reads the record of the folder with this index; nothing if it is not one.
     pub(super) fn decode(mut bytes: Bytes, id: ContentId, index: &FolderIndex) -> Option<Self> {
-        let body = bytes.len().checked_sub(SUM_LEN)?;
+        let body = bytes.len().checked_sub(CHECKSUM_LEN)?;
         let found = bytes.split_off(body);
-        if found[..] != sum(id, &bytes) || take(&mut bytes)? != *MAGIC {
+        if found[..] != checksum(&[id.as_bytes(), &bytes]) || take(&mut bytes)? != *MAGIC {
             return None;
         }
         let version = bytes.try_get_u32_le().ok()?;
@@ -160,15 +160,6 @@ impl FileRecord {
     }
 }
 
-/// The checksum of a record of the folder with this id.
-fn sum(id: ContentId, bytes: &[u8]) -> [u8; SUM_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(id.as_bytes()).update(bytes);
-    let mut sum = [0; SUM_LEN];
-    sum.copy_from_slice(&hasher.finalize().as_bytes()[..SUM_LEN]);
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +186,7 @@ mod tests {
             };
             bytes.extend(modified.to_bytes());
             bytes.push(SETTLED);
-            bytes.extend(sum(index.id(), &bytes));
+            bytes.extend(checksum(&[index.id().as_bytes(), &bytes]));
             let record = FolderRecord::decode(bytes.into(), index.id(), &index).unwrap();
             assert_eq!(record.was_there, !path.is_empty());
             assert_eq!(record.files[0].file.was_there, !path.is_empty());

@@ -5,6 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
+use super::super::checksum::{CHECKSUM_LEN, checksum};
 use super::super::fields::{split, take};
 use super::super::stamp::Stamp;
 use super::super::timestamp::Timestamp;
@@ -14,7 +15,6 @@ const MAGIC: &[u8; 8] = b"btl.span";
 const VERSION: u32 = 1;
 const HEAD_LEN: usize = MAGIC.len() + 4 + 4 + 4;
 const FILE_LEN: usize = Timestamp::LEN + 1;
-const SUM_LEN: usize = 16;
 
 /// Stands behind the id in the name of a record.
 const STATE: &str = ".bt_lite-state";
@@ -64,7 +64,7 @@ impl SpanRecord {
 
     /// The length of a record of so many chunks and files, in bytes.
     pub(super) fn len(chunks: u32, files: usize) -> usize {
-        HEAD_LEN + files * FILE_LEN + 2 * Bitfield::byte_len(chunks) + SUM_LEN
+        HEAD_LEN + files * FILE_LEN + 2 * Bitfield::byte_len(chunks) + CHECKSUM_LEN
     }
 
     pub(super) fn encode(&self, id: ContentId) -> Vec<u8> {
@@ -84,7 +84,7 @@ impl SpanRecord {
         }
         bytes.extend(self.verified.to_bytes());
         bytes.extend(self.unsure.to_bytes());
-        bytes.extend(sum(id, &bytes));
+        bytes.extend(checksum(&[id.as_bytes(), &bytes]));
         bytes
     }
 
@@ -98,8 +98,8 @@ impl SpanRecord {
         if bytes.len() != Self::len(chunks, files) {
             return None;
         }
-        let found = bytes.split_off(bytes.len() - SUM_LEN);
-        if found[..] != sum(id, &bytes) || take(&mut bytes)? != *MAGIC {
+        let found = bytes.split_off(bytes.len() - CHECKSUM_LEN);
+        if found[..] != checksum(&[id.as_bytes(), &bytes]) || take(&mut bytes)? != *MAGIC {
             return None;
         }
         let head = [VERSION, chunks, files as u32];
@@ -128,15 +128,6 @@ impl SpanRecord {
             modified,
         })
     }
-}
-
-/// The checksum of a record of this content.
-fn sum(id: ContentId, bytes: &[u8]) -> [u8; SUM_LEN] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(id.as_bytes()).update(bytes);
-    let mut sum = [0; SUM_LEN];
-    sum.copy_from_slice(&hasher.finalize().as_bytes()[..SUM_LEN]);
-    sum
 }
 
 #[cfg(test)]
