@@ -6,25 +6,28 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bt_lite::{DownloadKey, FileStorage, Peer, TcpTransport, Tracker};
 use futures::future::{join_all, try_join_all};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::runtime::Builder;
 
 /// As in the reports of programs that ran out of them.
 const LIMIT: u64 = 64;
 
-/// One test at a time, as the limit is that of the process.
-async fn limited() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::const_new(());
-    let one = ONE.lock().await;
+/// Runs a test while no other one runs: the limit is that of the process, and the runtime of
+/// a test that waits would count as well.
+fn alone(test: impl Future<Output = ()>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let limit = Rlimit {
         current: Some(LIMIT),
         maximum: Some(LIMIT),
     };
     setrlimit(Resource::Nofile, limit).unwrap();
-    one
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
 }
 
 fn descriptors() -> usize {
@@ -82,7 +85,6 @@ async fn fetch(leecher: &Peer, files: usize) {
 
 /// A tracker, and an owner that shares files, in a process with few descriptors.
 struct Scene {
-    _one: MutexGuard<'static, ()>,
     root: tempfile::TempDir,
     tracker: Tracker,
     owner: Peer,
@@ -92,7 +94,6 @@ struct Scene {
 
 impl Scene {
     async fn with(files: usize) -> Self {
-        let one = limited().await;
         let root = tempfile::tempdir().unwrap();
         let from = root.path().join("files");
         fs::create_dir(&from).unwrap();
@@ -102,7 +103,6 @@ impl Scene {
         let before = descriptors();
         share(&owner, &from, files).await;
         Self {
-            _one: one,
             root,
             tracker,
             owner,
@@ -126,47 +126,53 @@ async fn asleep(peer: &Peer) {
     }
 }
 
-#[tokio::test]
-async fn files_that_are_shared_are_not_open() {
-    let scene = Scene::with(300).await;
-    let owner = &scene.owner;
-    assert_eq!(owner.contents().len(), 300);
-    // The log of the catalogue stays open.
-    assert!(descriptors() <= scene.before + 1, "{} open", descriptors());
-    let stats = owner.stats();
-    assert_eq!((stats.contents, stats.awake), (300, 0));
-    let files = stats.files.unwrap();
-    assert!(files.max_open as u64 <= LIMIT / 2, "{files:?}");
-    owner.shutdown().await;
+#[test]
+fn files_that_are_shared_are_not_open() {
+    alone(async {
+        let scene = Scene::with(300).await;
+        let owner = &scene.owner;
+        assert_eq!(owner.contents().len(), 300);
+        // The log of the catalogue stays open.
+        assert!(descriptors() <= scene.before + 1, "{} open", descriptors());
+        let stats = owner.stats();
+        assert_eq!((stats.contents, stats.awake), (300, 0));
+        let files = stats.files.unwrap();
+        assert!(files.max_open as u64 <= LIMIT / 2, "{files:?}");
+        owner.shutdown().await;
+    });
 }
 
-#[tokio::test]
-async fn downloads_at_once_end_well_and_hold_nothing_afterwards() {
-    const FILES: usize = 150;
-    let scene = Scene::with(FILES).await;
-    let leecher = scene.fetched(FILES).await;
-    asleep(&scene.owner).await;
-    asleep(&leecher).await;
-    let stats = leecher.stats();
-    assert_eq!((stats.active_downloads, stats.queued_downloads), (0, 0));
-    assert_eq!((stats.contents, stats.connections), (FILES, 1));
-    assert_eq!(stats.files.unwrap().open, 0);
-    // Of the leecher its listener, its directory and its log, both ends of its
-    // connections with the owner and the tracker, and the log of the owner.
-    let more = descriptors() - scene.before;
-    assert!(more <= 8, "{more} more are open");
-    scene.owner.shutdown().await;
-    leecher.shutdown().await;
+#[test]
+fn downloads_at_once_end_well_and_hold_nothing_afterwards() {
+    alone(async {
+        const FILES: usize = 150;
+        let scene = Scene::with(FILES).await;
+        let leecher = scene.fetched(FILES).await;
+        asleep(&scene.owner).await;
+        asleep(&leecher).await;
+        let stats = leecher.stats();
+        assert_eq!((stats.active_downloads, stats.queued_downloads), (0, 0));
+        assert_eq!((stats.contents, stats.connections), (FILES, 1));
+        assert_eq!(stats.files.unwrap().open, 0);
+        // Of the leecher its listener, its directory and its log, both ends of its
+        // connections with the owner and the tracker, and the log of the owner.
+        let more = descriptors() - scene.before;
+        assert!(more <= 8, "{more} more are open");
+        scene.owner.shutdown().await;
+        leecher.shutdown().await;
+    });
 }
 
-#[tokio::test]
-async fn contents_that_were_shared_are_all_back_after_a_restart() {
-    const FILES: usize = 200;
-    let mut scene = Scene::with(FILES).await;
-    scene.owner.shutdown().await;
-    scene.owner = peer(&scene.tracker, &scene.root.path().join("owner")).await;
-    assert_eq!(scene.owner.contents().len(), FILES);
-    let leecher = scene.fetched(FILES).await;
-    scene.owner.shutdown().await;
-    leecher.shutdown().await;
+#[test]
+fn contents_that_were_shared_are_all_back_after_a_restart() {
+    alone(async {
+        const FILES: usize = 200;
+        let mut scene = Scene::with(FILES).await;
+        scene.owner.shutdown().await;
+        scene.owner = peer(&scene.tracker, &scene.root.path().join("owner")).await;
+        assert_eq!(scene.owner.contents().len(), FILES);
+        let leecher = scene.fetched(FILES).await;
+        scene.owner.shutdown().await;
+        leecher.shutdown().await;
+    });
 }

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use bt_lite::bittorrent::TorrentError;
 use bt_lite::content::{FolderIndexError, FolderPathError, ManifestError, UnsafeName};
 use bt_lite::peer::swarm::StallReason;
 use bt_lite::protocol::{PeerId, ProtocolError, Refusal};
@@ -339,6 +340,9 @@ fn download_rows(rows: &mut Vec<Row>) {
             => AskUser, format!("/a/film already exists and is not {}", id());
         DownloadError::Storage { id: id(), chunk: Some(ChunkIndex(3)), source: disk() }
             => AskUser, format!("{}, chunk 3: {}", id(), disk());
+        DownloadError::Torrent { id: id(), source: TorrentError::OtherHash }
+            => AskUser, format!(
+                "the torrent {} cannot be fetched: {}", id(), TorrentError::OtherHash);
         DownloadError::Cancelled => GiveUp, "the download was cancelled";
         DownloadError::ShutDown => GiveUp, "the peer is shut down";
     );

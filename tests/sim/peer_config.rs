@@ -132,6 +132,12 @@ const FIELDS: &[(&str, Set)] = &[
     ("swarm.upload_slots", |c, n| {
         set(&mut c.swarm.upload_slots, n)
     }),
+    ("swarm.stranger_slots", |c, n| {
+        set(&mut c.swarm.stranger_slots, n)
+    }),
+    ("swarm.optimistic_slots", |c, n| {
+        set(&mut c.swarm.optimistic_slots, n)
+    }),
     ("swarm.commit_bytes", |c, n| {
         set(&mut c.swarm.commit_bytes, n)
     }),
