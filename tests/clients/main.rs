@@ -3,8 +3,8 @@
 //! cell is a transfer of a folder, found by a tracker, and compared byte for byte.
 //!
 //! `.ci/clients FOLDER` installs the programs in a folder, which `BT_LITE_CLIENTS` names
-//! here. Only with `--ignored` are they run. What is not there is said and not run, or a
-//! failure if `BT_LITE_CLIENTS_REQUIRED` is set.
+//! here. They are run by name only (`--test clients`). What is not there is said and not run,
+//! or a failure if `BT_LITE_CLIENTS_REQUIRED` is set.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
@@ -41,7 +41,6 @@ macro_rules! clients {
     };
     (@tracker $name:ident, $tracker:ident, $role:ident, $what:expr, $format:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        #[ignore = "needs the programs that .ci/clients installs"]
         async fn $name() {
             use bt_lite::bittorrent::MetainfoFormat;
             use crate::trackers::TrackerKind;
