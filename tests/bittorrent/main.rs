@@ -20,7 +20,6 @@ mod link_strangers;
 mod magnets;
 mod metadata_fetch;
 mod mutations;
-mod raw_client;
 mod raw_peer;
 mod reference;
 mod served;

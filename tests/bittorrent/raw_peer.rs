@@ -98,6 +98,19 @@ impl RawPeer {
         }
     }
 
+    /// What comes up to a message of which this is true, with it.
+    pub(crate) async fn hear_until(&mut self, is_last: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let mut heard = Vec::new();
+        while let Some(message) = self.hear().await {
+            let is_last = is_last(&message);
+            heard.push(message);
+            if is_last {
+                return heard;
+            }
+        }
+        panic!("closed after {heard:?}");
+    }
+
     /// The next request for a piece of the info dictionary.
     pub(crate) async fn metadata_request(&mut self) -> Option<u32> {
         loop {

@@ -3,8 +3,8 @@
 //! cell is a transfer of a folder, found by a tracker, and compared byte for byte.
 //!
 //! `.ci/clients FOLDER` installs the programs in a folder, which `BT_LITE_CLIENTS` names
-//! here. They are run by name only (`--test clients`). What is not there is said and not run,
-//! or a failure if `BT_LITE_CLIENTS_REQUIRED` is set.
+//! here. They are run by name only (`--test clients`). What could not be installed is said and
+//! not run.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -34,38 +34,35 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// That of this run. `None`, with the reason in the output of the test, if a program is
-    /// not there.
+    /// That of this run. `None`, with the reason in the output of the test, if a program
+    /// could not be installed.
+    ///
+    /// # Panics
+    /// If it is not there although it could.
     pub(crate) fn find(clients: &[&Client], others: &[(&str, &str)]) -> Option<Self> {
-        let found = Self::look(clients, others);
-        if let Err(why) = &found {
-            println!("not run: {why}");
-            let required = env::var_os("BT_LITE_CLIENTS_REQUIRED").is_some();
-            assert!(!required, "not run: {why}");
-        }
-        found.ok()
-    }
-
-    fn look(clients: &[&Client], others: &[(&str, &str)]) -> Result<Self, String> {
         let programs = env::var_os("BT_LITE_CLIENTS");
-        let programs = PathBuf::from(programs.ok_or("BT_LITE_CLIENTS names no folder")?);
+        let programs = PathBuf::from(programs.expect("BT_LITE_CLIENTS names no folder"));
         let both = [SHARED_ADDRESS, OWN_ADDRESS];
         let has_both = both.iter().all(|ip| TcpListener::bind((*ip, 0)).is_ok());
         let address = match has_both {
             true => SHARED_ADDRESS,
             false => Ipv4Addr::LOCALHOST,
         };
-        for client in clients {
-            is_there(&programs, client.name, client.program)?;
-            if !has_both && client.needs_own_address {
-                let name = client.name;
-                return Err(format!("{name} needs {OWN_ADDRESS}, which is not set up"));
+        let needed = clients.iter().map(|client| (client.name, client.program));
+        for (name, program) in needed.chain(others.iter().copied()) {
+            if let Ok(why) = std::fs::read_to_string(programs.join(format!("{name}.failed"))) {
+                println!("not run: {name}: {}", why.trim());
+                return None;
             }
+            let is_there = programs.join(program).exists();
+            assert!(is_there, "{name} is not in {}", programs.display());
         }
-        for (name, program) in others {
-            is_there(&programs, name, program)?;
+        for client in clients {
+            let name = client.name;
+            let may_run = has_both || !client.needs_own_address;
+            assert!(may_run, "{name} needs {OWN_ADDRESS}, which is not set up");
         }
-        Ok(Self { programs, address })
+        Some(Self { programs, address })
     }
 
     /// The address of a client.
@@ -86,16 +83,6 @@ impl Setting {
                 return port;
             }
         }
-    }
-}
-
-fn is_there(programs: &Path, name: &str, program: &str) -> Result<(), String> {
-    if let Ok(why) = std::fs::read_to_string(programs.join(format!("{name}.failed"))) {
-        return Err(format!("{name}: {}", why.trim()));
-    }
-    match programs.join(program).exists() {
-        true => Ok(()),
-        false => Err(format!("{name} is not in {}", programs.display())),
     }
 }
 

@@ -155,10 +155,6 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads until the connection ends, and returns why it did.
     async fn run<S: AsyncRead>(&self, mut io: ReadHalf<S>, mut input: BytesMut) -> String {
-        // What there is to say at the start.
-        if let Err(ended) = self.deliver().await {
-            return ended;
-        }
         loop {
             let read = self.hear(&mut input);
             if let Ok(true) = read {
