@@ -349,7 +349,8 @@ proptest! {
         one.hears(second, MARK);
         let links = [first, second];
         let mut has = [BTreeSet::from([0]), BTreeSet::new()];
-        let mut asked: [Vec<BlockRange>; 2] = [Vec::new(), Vec::new()];
+        // The first was asked at once.
+        let mut asked = links.map(|link| one.requests(link));
         let last = LARGE.manifest.geometry().chunks() - 1;
         for (which, op) in ops {
             let at = usize::from(which);

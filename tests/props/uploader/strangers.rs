@@ -432,7 +432,13 @@ proptest! {
                         uploader.sent(now, LinkId(link), bytes);
                     }
                 }
-                Op::Wait(ms) => now += Duration::from_millis(ms),
+                Op::Wait(ms) => {
+                    now += Duration::from_millis(ms);
+                    // Time that passes may be what a block waits for: it is looked for.
+                    if let Some((link, block)) = uploader.next_block(now) {
+                        under_way.push((link.0, block.len.into()));
+                    }
+                }
                 Op::Seeds => uploader.set_seeding(),
             }
             for turns in 0.. {
