@@ -298,7 +298,7 @@ impl Authenticator {
         };
         let member = LiveMember {
             identity,
-            chain,
+            chain: Arc::new(chain),
             side: theirs,
             checked: Checked::default(),
         };

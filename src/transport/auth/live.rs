@@ -18,7 +18,8 @@ use crate::transport::identity::PeerIdentity;
 use crate::transport::membership::Membership;
 
 /// All that one authenticator has let in. There are as many as there are connections, and
-/// memberships that somebody keeps; both are bounded by those that hold them.
+/// memberships that somebody keeps; both are bounded by those that hold them. Each chain of
+/// certificates is kept once, so there are at most as many as the authority has issued.
 #[derive(Default)]
 pub(super) struct Live {
     state: Mutex<LiveState>,
@@ -30,13 +31,18 @@ pub(super) struct Live {
 struct LiveState {
     next: u64,
     members: HashMap<u64, (Weak<Admitted>, oneshot::Sender<AuthError>)>,
+    /// The chains of all members, by their hashes.
+    chains: HashMap<[u8; 32], Weak<Chain>>,
 }
+
+/// The certificates of a member, its own first. Nothing where only the key counts: there may
+/// be very many.
+type Chain = Vec<CertificateDer<'static>>;
 
 /// What the other side of a connection has shown.
 pub(super) struct LiveMember {
     pub(super) identity: PeerIdentity,
-    /// Nothing where only the key counts: there may be very many.
-    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) chain: Arc<Chain>,
     /// The side of the connection that it has.
     pub(super) side: Side,
     /// What it has passed last.
@@ -62,9 +68,14 @@ pub(in crate::transport) struct Ended {
 impl Live {
     /// Adds a connection. What it was let in by must be checked once more after this, as
     /// that may have changed meanwhile.
-    pub(super) fn add(self: &Arc<Self>, member: LiveMember) -> Ended {
+    pub(super) fn add(self: &Arc<Self>, mut member: LiveMember) -> Ended {
         let (sender, receiver) = oneshot::channel();
+        let hash = hash_of(&member.chain);
         let mut state = self.state();
+        match state.chains.get(&hash).and_then(Weak::upgrade) {
+            Some(chain) => member.chain = chain,
+            None => drop(state.chains.insert(hash, Arc::downgrade(&member.chain))),
+        }
         let number = state.next;
         state.next += 1;
         let admitted = Arc::new(Admitted {
@@ -148,8 +159,26 @@ impl Ended {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.live.state().members.remove(&self.number);
+        let hash = hash_of(&self.member.chain);
+        let mut state = self.live.state();
+        state.members.remove(&self.number);
+        // Under the lock: of two that go at once, one is the last.
+        drop(std::mem::take(&mut self.member.chain));
+        let is_gone = |chain: &Weak<Chain>| chain.strong_count() == 0;
+        if state.chains.get(&hash).is_some_and(is_gone) {
+            state.chains.remove(&hash);
+        }
     }
+}
+
+/// Tells chains apart.
+fn hash_of(chain: &Chain) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for certificate in chain {
+        hasher.update(&(certificate.len() as u64).to_le_bytes());
+        hasher.update(certificate);
+    }
+    hasher.finalize().into()
 }
 
 #[cfg(test)]
@@ -159,10 +188,43 @@ mod tests {
     fn member(key: &[u8]) -> LiveMember {
         LiveMember {
             identity: PeerIdentity::of_public_key(key),
-            chain: Vec::new(),
+            chain: Arc::default(),
             side: Side::Client,
             checked: Checked::default(),
         }
+    }
+
+    #[test]
+    fn chain_is_kept_once_as_long_as_somebody_has_it() {
+        let live = Arc::<Live>::default();
+        let shows = |certificates: &[&'static [u8]]| {
+            let chain = certificates.iter().map(|der| CertificateDer::from(*der));
+            let member = LiveMember {
+                chain: Arc::new(chain.collect()),
+                ..member(b"member")
+            };
+            live.add(member)
+        };
+        let chains = || live.state().chains.len();
+        let kept = |ended: &Ended| Arc::as_ptr(&ended.admitted.member.chain);
+        let (one, again) = (
+            shows(&[b"one", b"authority"]),
+            shows(&[b"one", b"authority"]),
+        );
+        // The same bytes, cut elsewhere.
+        let other = shows(&[b"onea", b"uthority"]);
+        assert_eq!((kept(&one), chains()), (kept(&again), 2));
+        assert_ne!(kept(&one), kept(&other));
+        drop((one, other));
+        assert_eq!(chains(), 1);
+        let membership = again.membership();
+        drop(again);
+        assert_eq!(chains(), 1);
+        let back = shows(&[b"one", b"authority"]);
+        drop(membership);
+        assert_eq!(chains(), 1);
+        drop(back);
+        assert_eq!(chains(), 0);
     }
 
     #[test]
