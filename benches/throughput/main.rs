@@ -14,7 +14,9 @@
 //! the time before the receiver starts. Both run in turns, `--rounds` times (default 5), and
 //! each is the first one in every other round. The bytes that arrive are compared.
 //!
-//! The baseline is always one sender and one receiver, whatever the number of owners:
+//! The baseline is always one sender and one receiver, whatever the number of owners. With
+//! several owners over `tcp` or `tls`, as many plain senders of a part each are measured too,
+//! to whom the receiver has a thread each: what of a ratio comes with the number of senders.
 //! - `tcp`: one process reads the file in pieces (`--chunk`, default 1MiB) and writes them
 //!   to a socket, another one reads and writes them to a file. Then one pass of BLAKE3 over
 //!   the same bytes in memory, on one thread.

@@ -8,8 +8,9 @@ use tokio::runtime::Runtime;
 
 use super::common::Outcome;
 use super::common::process::{Process, say, until_end};
+use super::plain::{self, Part};
 use super::usage::{Meter, Usage};
-use super::{Carrier, bare_quinn, cipher, memory, ours, plain};
+use super::{Carrier, bare_quinn, cipher, memory, ours};
 
 /// How long a runtime keeps a thread that has nothing to do: longer than any round, so that
 /// what it has done is counted.
@@ -55,6 +56,8 @@ pub(crate) struct Task {
     pub(crate) piece: usize,
     pub(crate) threads: usize,
     pub(crate) owners: usize,
+    /// Which part of the file a plain sender sends.
+    pub(crate) part: Part,
     /// What the senders have said.
     pub(crate) senders: Vec<String>,
 }
@@ -72,6 +75,8 @@ impl Task {
             self.piece.to_string(),
             self.threads.to_string(),
             self.owners.to_string(),
+            self.part.number.to_string(),
+            self.part.of.to_string(),
         ];
         args.extend(self.senders.iter().cloned());
         Process::start(args)
@@ -87,10 +92,12 @@ impl Task {
             piece,
             threads,
             owners,
+            part,
+            of,
             senders @ ..,
         ] = &args[..]
         else {
-            return Err("a role has seven arguments and more".into());
+            return Err("a role has nine arguments and more".into());
         };
         let mut roles = Role::ALL.iter();
         let role = roles.find(|(_, name)| name == role);
@@ -102,6 +109,10 @@ impl Task {
             piece: piece.parse()?,
             threads: threads.parse()?,
             owners: owners.parse()?,
+            part: Part {
+                number: part.parse()?,
+                of: of.parse()?,
+            },
             senders: senders.to_vec(),
         })
     }
@@ -186,7 +197,7 @@ fn send(task: &Task) -> Outcome<()> {
             let send = bare_quinn::send(&task.path, task.piece, &certificate, ready);
             task.runtime()?.block_on(send)?;
         }
-        _ => plain::send(&task.path, task.piece, ready)?,
+        _ => plain::send(&task.path, task.part, task.piece, ready)?,
     }
     let used = meter.ok_or("it did not listen")?.read();
     until_end();
@@ -196,14 +207,14 @@ fn send(task: &Task) -> Outcome<()> {
 
 fn receive(task: &Task) -> Outcome<()> {
     let meter = Meter::start();
-    let addr = task.senders.first().ok_or("no sender")?;
     match task.role {
         Role::QuinnReceive => {
+            let addr = task.senders.first().ok_or("no sender")?;
             let certificate = task.certificate();
             let receive = bare_quinn::receive(&task.path, task.piece, &certificate, addr);
             task.runtime()?.block_on(receive)?;
         }
-        _ => plain::receive(&task.path, task.piece, addr)?,
+        _ => plain::receive(&task.path, task.piece, &task.senders)?,
     }
     report(meter.read())
 }

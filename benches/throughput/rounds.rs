@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::common::Outcome;
 use super::common::process::Process;
+use super::plain::Part;
 use super::role::{Role, Task};
 use super::usage::{Usage, median};
 use super::{Carrier, Setting, cipher, ours};
@@ -31,6 +32,8 @@ struct Side {
 struct Baseline {
     /// Nothing over memory.
     transfer: Option<Side>,
+    /// The transfer with as many senders as there are owners, if there are several.
+    spread: Option<Side>,
     hash: Usage,
     cipher: Option<Usage>,
 }
@@ -38,12 +41,18 @@ struct Baseline {
 impl Baseline {
     /// All parts, one after the other on one core each.
     fn total(&self) -> Usage {
+        self.total_with(self.transfer())
+    }
+
+    /// The same with as many senders as there are owners.
+    fn spread_total(&self) -> Option<Usage> {
+        let spread = self.spread.as_ref();
+        spread.map(|spread| self.total_with(Some(spread)))
+    }
+
+    fn total_with(&self, transfer: Option<&Side>) -> Usage {
         let mut total = self.hash;
-        for part in self
-            .cipher
-            .iter()
-            .chain(self.transfer().map(|side| &side.all))
-        {
+        for part in self.cipher.iter().chain(transfer.map(|side| &side.all)) {
             let wall = total.wall + part.wall;
             total = part.with(&total);
             total.wall = wall;
@@ -129,6 +138,7 @@ impl<'a> Comparison<'a> {
             piece: self.setting.piece,
             threads: self.setting.threads,
             owners: self.setting.owners,
+            part: Part { number: 0, of: 1 },
             senders: senders.to_vec(),
         }
     }
@@ -163,12 +173,17 @@ impl<'a> Comparison<'a> {
             Carrier::Tcp | Carrier::Tls => Some((Role::PlainSend, Role::PlainReceive)),
             Carrier::Quic => Some((Role::QuinnSend, Role::QuinnReceive)),
         };
-        let mut transfer = None;
-        if let Some((send, receive)) = roles {
-            transfer = Some(self.transfer((send, 1), (receive, to.clone()))?);
+        let moved = |(send, receive), senders| -> Outcome<Side> {
+            let side = self.transfer((send, senders), (receive, to.clone()))?;
             self.check(&to)?;
-            fs::remove_file(to)?;
-        }
+            fs::remove_file(&to)?;
+            Ok(side)
+        };
+        let transfer = roles.map(|roles| moved(roles, 1)).transpose()?;
+        let owners = self.setting.owners;
+        // Quinn has all of its streams over one connection.
+        let several = roles.filter(|_| owners > 1 && self.carrier != Carrier::Quic);
+        let spread = several.map(|roles| moved(roles, owners)).transpose()?;
         let hash = self.alone(Role::Hash)?;
         let cipher = match self.carrier {
             Carrier::Tls => Some(self.alone(Role::Cipher)?),
@@ -176,6 +191,7 @@ impl<'a> Comparison<'a> {
         };
         Ok(Baseline {
             transfer,
+            spread,
             hash,
             cipher,
         })
@@ -187,9 +203,13 @@ impl<'a> Comparison<'a> {
         (send, senders): (Role, usize),
         (receive, to): (Role, PathBuf),
     ) -> Outcome<Side> {
-        let sender = self.task(send, self.source(), &[]);
+        let mut sender = self.task(send, self.source(), &[]);
         let mut processes = Vec::new();
-        for _ in 0..senders {
+        for number in 0..senders {
+            sender.part = Part {
+                number: number as u64,
+                of: senders as u64,
+            };
             processes.push(sender.start()?);
         }
         let said: Outcome<Vec<_>> = processes.iter_mut().map(Process::line).collect();
@@ -250,6 +270,23 @@ impl<'a> Comparison<'a> {
         let mut to_all: Vec<f64> = pairs().map(|(ours, plain)| ours.cpu / plain.cpu).collect();
         to_all.sort_by(f64::total_cmp);
         println!("CPU ratios to all of the baseline: {to_all:.3?}");
+        let spread: Option<Vec<_>> = baselines.iter().map(Baseline::spread_total).collect();
+        if let Some(spread) = spread {
+            let used = |side: &Usage, plain: &Usage| side.cpu / plain.cpu;
+            let to_spread = all
+                .iter()
+                .zip(&spread)
+                .map(|(ours, plain)| used(ours, plain));
+            let of_spread = spread
+                .iter()
+                .zip(&totals)
+                .map(|(one, other)| used(one, other));
+            println!(
+                "plain senders, as many as owners, over one: {:.3}",
+                median(of_spread)
+            );
+            println!("ratio to as many plain senders {:.3}", median(to_spread));
+        }
         if self.carrier != Carrier::Quic {
             println!("ratio {:.3}", median(to_all.into_iter()));
             return Ok(());
