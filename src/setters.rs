@@ -4,9 +4,10 @@
 /// Gives a configuration a setter for each of its fields. A field that is left out does
 /// not compile.
 macro_rules! setters {
-    ($config:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+    ($config:ident { $($(#[$if:meta])* $field:ident: $type:ty),+ $(,)? }) => {
         impl $config {
             $(
+                $(#[$if])*
                 #[doc = concat!(
                     "Sets [`", stringify!($field), "`](field@Self::", stringify!($field), ")."
                 )]
@@ -18,6 +19,6 @@ macro_rules! setters {
             )+
         }
 
-        const _: fn($config) = |$config { $($field: _),+ }| {};
+        const _: fn($config) = |$config { $($(#[$if])* $field: _),+ }| {};
     };
 }

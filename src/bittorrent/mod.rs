@@ -2,7 +2,8 @@
 //!
 //! A [`TorrentSession`] fetches and shares torrents beside the other contents of a peer. The
 //! rest are the formats, in pure code: torrent files ([`metainfo`]), [`magnet`] links, what
-//! is said to trackers over HTTP and UDP ([`tracker`]), and what is said on a connection
+//! is said to trackers over HTTP and UDP ([`tracker`]) and in the local network
+//! ([`local_discovery`]), and what is said on a connection
 //! between two peers ([`wire`]), which is translated for the swarm machine by the module
 //! `link`. Each item names the BEP (BitTorrent Enhancement Proposal) that it is from.
 
@@ -14,12 +15,15 @@ mod info_hash;
     allow(dead_code, unused_imports, unreachable_pub)
 )]
 pub(crate) mod link;
+pub mod local_discovery;
 pub mod magnet;
 pub mod metainfo;
 mod percent;
 pub mod tracker;
 pub mod wire;
 
+#[cfg(feature = "bittorrent-dht")]
+pub use crate::peer::DhtConfig;
 pub use crate::peer::{
     MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,
 };

@@ -62,6 +62,8 @@ pub use handles::verify::ExpectedContent;
 pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};
+#[cfg(feature = "bittorrent-dht")]
+pub use torrents::DhtConfig;
 #[cfg(feature = "bittorrent")]
 pub use torrents::{
     MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,

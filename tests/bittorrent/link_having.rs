@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bt_lite::bittorrent::wire::{Message, OWN_EXTENSIONS};
+use bt_lite::bittorrent::wire::{Message, OWN_EXTENSIONS, Reserved};
 use bt_lite::content::{BitfieldError, ChunkIndex};
 use bt_lite::protocol::{DONT_HAVE_MARK, PeerMessage};
-use bt_lite::testing::bittorrent::{LinkEnd, Violation};
+use bt_lite::testing::bittorrent::{LinkEnd, LinkFacts, Violation};
 use bytes::Bytes;
 
 use crate::link_desk::{Desk, FAST, NOT_FAST, about, config, whole};
@@ -248,4 +248,29 @@ fn peer_that_wants_nothing_is_not_interested() {
         .0;
     assert_eq!(heard, [PeerMessage::NotInterested]);
     assert_eq!(desk.end, None);
+}
+
+#[test]
+fn node_of_the_table_is_told_to_those_who_have_one_after_what_this_side_has() {
+    let with = |agreed: Reserved, port| LinkFacts {
+        dht_port: port,
+        ..config(agreed)
+    };
+    let both = FAST.with(Reserved::DHT);
+    for (facts, told) in [
+        (with(both, Some(7)), vec![Message::Port(7)]),
+        (with(FAST, Some(7)), vec![]),
+        (with(both, None), vec![]),
+    ] {
+        let mut desk = Desk::fresh(facts);
+        let (_, out) = desk.says(PeerMessage::HaveNone);
+        let at = |of: &Message| out.iter().position(|message| message == of);
+        let ports = out.iter().filter(|out| matches!(out, Message::Port(_)));
+        assert_eq!(ports.cloned().collect::<Vec<_>>(), told);
+        if let Some(port) = told.first() {
+            assert!(at(&Message::HaveNone).unwrap() < at(port).unwrap());
+        }
+        assert_eq!(desk.hears(Message::Port(9)).0, []);
+        assert_eq!(desk.end, None);
+    }
 }

@@ -6,6 +6,7 @@
 
 mod announces;
 mod builder;
+mod discovery;
 mod hash_trees;
 mod hostile_torrents;
 mod link_choking;

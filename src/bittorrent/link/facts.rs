@@ -39,6 +39,9 @@ pub struct LinkFacts {
     pub info: Option<Bytes>,
     /// How many requests bring all hashes of v2 that this side serves to them; 0 if none.
     pub hash_requests: u32,
+    /// The port of this side's node of the distributed hash table (BEP 5), if it has one: told
+    /// to those who have one, too.
+    pub dht_port: Option<u16>,
     /// What this side says of itself. The ids, `reqq` and `metadata_size` are filled in.
     pub about: ExtendedHandshake,
 }
@@ -56,6 +59,7 @@ impl LinkFacts {
             said_none: false,
             info: None,
             hash_requests: 0,
+            dht_port: None,
             about: ExtendedHandshake::default(),
         }
     }

@@ -25,7 +25,7 @@ use super::remote::Remote;
 use super::serves::{OWN_REQQ, Requested, Say, Serves, Words};
 use crate::bittorrent::wire::{
     ExtendedHandshake, ExtensionIds, HANDSHAKE_EXTENSION, HashRange, Message, MetadataMessage,
-    OWN_EXTENSIONS, PexMessage, read_chunk_index, write_chunk_index,
+    OWN_EXTENSIONS, PexMessage, Reserved, read_chunk_index, write_chunk_index,
 };
 use crate::content::{BlockRange, ChunkIndex};
 use crate::protocol::{DONT_HAVE_MARK, PeerMessage, RefuseReason};
@@ -271,7 +271,7 @@ impl BitTorrentLink {
                 let count = &mut self.figures.allowed_fast;
                 *count = count.saturating_add(1);
             }
-            // There is no DHT here.
+            // Nodes are found by others.
             Message::Port(_) => {}
             Message::Extended { id, payload } => self.heard_extended(now, id, &payload)?,
             Message::HashRequest(range) => {
@@ -597,6 +597,12 @@ impl BitTorrentLink {
             _ => self.settled += 1,
         }
         self.has_greeted = true;
+        // Not before that: by BEP 3 a bitfield comes first.
+        if self.facts.agreed.has(Reserved::DHT)
+            && let Some(port) = self.facts.dht_port
+        {
+            self.say(Message::Port(port));
+        }
         let words = self.serves.greeted();
         self.say_words(words);
         self.say_interest();

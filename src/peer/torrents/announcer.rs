@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::discovery::discover;
 use super::rendezvous::Rendezvous;
 use super::tracker::{Announce, Announced};
 use super::wishes::Figures;
@@ -29,6 +30,7 @@ pub(super) fn announce(torrent: &Arc<Rendezvous>) {
     if !torrent.is_to_be_announced() {
         return;
     }
+    discover(torrent);
     if torrent.trackers.is_empty() {
         torrent.wishes.has_no_tracker();
         return;

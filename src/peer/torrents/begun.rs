@@ -77,7 +77,7 @@ impl Begun {
             let stream = session.transport.connect_stream(addr).await?;
             let remote = stream.remote.socket_addr();
             let remote = remote.ok_or(HandshakeError::Transport(TransportError::Closed))?;
-            let shaken = dialled(stream.io, hashes, session.client).await;
+            let shaken = dialled(stream.io, hashes, session.oneself()).await;
             let shaken = shaken.map_err(|error| {
                 tracing::debug!(%error, "no handshake");
                 HandshakeError::NoHello

@@ -16,6 +16,19 @@ pub enum TorrentError {
         /// Why not.
         source: TransportError,
     },
+    /// The session cannot join the multicast group of its local network.
+    #[error("cannot look for peers in the local network: {source}")]
+    LocalDiscovery {
+        /// Why not.
+        source: TransportError,
+    },
+    /// The session cannot start its node of the distributed hash table.
+    #[cfg(feature = "bittorrent-dht")]
+    #[error("cannot start a node of the distributed hash table: {source}")]
+    Dht {
+        /// Why not.
+        source: TransportError,
+    },
     /// The pieces of the torrent are too long or too many for a peer.
     #[error(transparent)]
     Pieces(#[from] PieceLenError),

@@ -11,7 +11,7 @@ use crate::bittorrent::wire::{ClientId, Handshake, HandshakeHead, Reserved, Wire
 /// How many bytes are asked of the network at a time.
 const READ_LEN: usize = 64 << 10;
 
-/// What this side understands.
+/// What this side understands in any case.
 pub(super) const RESERVED: [Reserved; 2] = [Reserved::EXTENDED, Reserved::FAST];
 
 /// What handshakes about one torrent say.
@@ -29,13 +29,40 @@ impl WireHashes {
         Self { asked, v2 }
     }
 
-    /// What this side understands.
-    fn reserved(self) -> Reserved {
-        let none = match self.v2 {
-            Some(_) => Reserved::V2,
-            None => Reserved::default(),
+    /// What this side says that it understands.
+    fn reserved(self, me: Oneself) -> Reserved {
+        match self.v2 {
+            Some(_) => me.understands.with(Reserved::V2),
+            None => me.understands,
+        }
+    }
+}
+
+/// What handshakes say of this side.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Oneself {
+    client: ClientId,
+    understands: Reserved,
+}
+
+impl Oneself {
+    /// With this id, and with a node of the distributed hash table or without.
+    pub(super) fn new(client: ClientId, has_dht: bool) -> Self {
+        let none = match has_dht {
+            true => Reserved::DHT,
+            false => Reserved::default(),
         };
-        RESERVED.into_iter().fold(none, Reserved::with)
+        Self {
+            client,
+            understands: RESERVED.into_iter().fold(none, Reserved::with),
+        }
+    }
+
+    /// What both sides understand.
+    fn agreed(self, theirs: Reserved) -> Reserved {
+        Reserved(std::array::from_fn(|at| {
+            self.understands.0[at] & theirs.0[at]
+        }))
     }
 }
 
@@ -72,18 +99,13 @@ impl From<io::Error> for NotShaken {
     }
 }
 
-fn agreed(theirs: Reserved) -> Reserved {
-    let both = RESERVED.into_iter().filter(|bits| theirs.has(*bits));
-    both.fold(Reserved::default(), Reserved::with)
-}
-
-fn own(info_hash: InfoHashV1, reserved: Reserved, me: ClientId) -> bytes::Bytes {
+fn own(info_hash: InfoHashV1, reserved: Reserved, me: Oneself) -> bytes::Bytes {
     let handshake = Handshake {
         head: HandshakeHead {
             reserved,
             info_hash: *info_hash.as_bytes(),
         },
-        peer_id: me,
+        peer_id: me.client,
     };
     handshake.encode()
 }
@@ -92,9 +114,9 @@ fn own(info_hash: InfoHashV1, reserved: Reserved, me: ClientId) -> bytes::Bytes 
 pub(super) async fn dialled<S: AsyncRead + AsyncWrite + Unpin>(
     mut io: S,
     hashes: WireHashes,
-    me: ClientId,
+    me: Oneself,
 ) -> Result<Shaken<S>, NotShaken> {
-    let own = own(hashes.asked, hashes.reserved(), me);
+    let own = own(hashes.asked, hashes.reserved(me), me);
     io.write_all(&own).await?;
     let mut input = BytesMut::with_capacity(READ_LEN);
     let head = read_head(&mut io, &mut input).await?;
@@ -103,11 +125,11 @@ pub(super) async fn dialled<S: AsyncRead + AsyncWrite + Unpin>(
     if answered != hashes.asked && !is_v2 {
         return Err(NotShaken::OtherTorrent);
     }
-    let client = read_client(&mut io, &mut input, me).await?;
+    let client = read_client(&mut io, &mut input, me.client).await?;
     Ok(Shaken {
         io,
         input,
-        agreed: agreed(head.reserved),
+        agreed: me.agreed(head.reserved),
         client,
         is_v2,
     })
@@ -117,7 +139,7 @@ pub(super) async fn dialled<S: AsyncRead + AsyncWrite + Unpin>(
 /// to the torrent that it names, and its hash of v2.
 pub(super) async fn accepted<S: AsyncRead + AsyncWrite + Unpin, T>(
     mut io: S,
-    me: ClientId,
+    me: Oneself,
     find: impl FnOnce(InfoHashV1) -> Option<(T, Option<InfoHashV1>)>,
 ) -> Result<(Shaken<S>, T), NotShaken> {
     let mut input = BytesMut::with_capacity(READ_LEN);
@@ -127,14 +149,14 @@ pub(super) async fn accepted<S: AsyncRead + AsyncWrite + Unpin, T>(
     // Who can speak of it as one of v2 is answered so.
     let upgrade = v2.filter(|_| head.reserved.has(Reserved::V2));
     let answer = upgrade.unwrap_or(info_hash);
-    let reserved = WireHashes::new(answer, v2).reserved();
+    let reserved = WireHashes::new(answer, v2).reserved(me);
     // Before the id of the other side: some send it only then.
     io.write_all(&own(answer, reserved, me)).await?;
-    let client = read_client(&mut io, &mut input, me).await?;
+    let client = read_client(&mut io, &mut input, me.client).await?;
     let shaken = Shaken {
         io,
         input,
-        agreed: agreed(head.reserved),
+        agreed: me.agreed(head.reserved),
         client,
         is_v2: v2 == Some(answer),
     };

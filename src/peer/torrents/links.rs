@@ -65,6 +65,7 @@ fn link(
     config.private = torrent.metainfo.is_private();
     config.said_none = begun.said_none;
     config.info = Some(torrent.metainfo.info_bytes().clone());
+    config.dht_port = torrent.meeting.session.dht_port();
     config.hash_requests = torrent.hash_requests;
     config.about = begun.about(&torrent.meeting);
     // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
@@ -126,6 +127,9 @@ impl Outside for TorrentOutside {
         let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(driven) = driven.take() {
             torrent.meeting.driven_by(driven);
+        }
+        if torrent.metainfo.is_private() {
+            torrent.meeting.set_private();
         }
         announce(&torrent.meeting);
         if let Some(sought) = &self.sought {

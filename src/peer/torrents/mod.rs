@@ -15,6 +15,7 @@ mod adding;
 mod announcer;
 mod begun;
 mod connection;
+mod discovery;
 mod error;
 mod handshake;
 mod known_peers;
@@ -36,5 +37,7 @@ mod wishes;
 
 pub use error::TorrentError;
 pub use magnet_download::MagnetDownload;
+#[cfg(feature = "bittorrent-dht")]
+pub use options::DhtConfig;
 pub use options::{TorrentOptions, TorrentSessionConfig};
 pub use session::TorrentSession;

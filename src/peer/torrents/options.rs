@@ -1,6 +1,8 @@
 //! How a torrent session works, and how a torrent is fetched and shared.
 
-use std::net::SocketAddr;
+#[cfg(feature = "bittorrent-dht")]
+use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +31,61 @@ pub struct TorrentSessionConfig {
     pub tracker_timeout: Duration,
     /// How many peers a tracker is asked for. Default: 80, as in other clients.
     pub peers_wanted: u32,
+    /// The IPv4 address of the interface at which peers in the local network are looked for
+    /// and told of this one (BEP 14); with `0.0.0.0` the system chooses the interface. Private
+    /// torrents are left out. Default: none, as everybody in that network hears which torrents
+    /// there are.
+    pub local_discovery: Option<Ipv4Addr>,
+    /// How it takes part in the distributed hash table (BEP 5); private torrents are left out.
+    /// Default: not at all, as it tells strangers which torrents are wanted here.
+    #[cfg(feature = "bittorrent-dht")]
+    pub dht: Option<DhtConfig>,
 }
+
+/// How a session takes part in the distributed hash table of BitTorrent (BEP 5; feature
+/// `bittorrent-dht`): torrents are looked up there, and announced if the session listens. It
+/// speaks IPv4. It answers others as well once it has found out that it can be reached.
+#[cfg(feature = "bittorrent-dht")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+pub struct DhtConfig {
+    /// Nodes by which it finds others, as `HOST:PORT`. Those whose names cannot be looked up are
+    /// left out. Default: none given, and then a few public ones that the crate `mainline`
+    /// knows, as most want the table that all have.
+    pub bootstrap: Vec<String>,
+    /// Where its node listens, over UDP. Default: port 6881 of all interfaces, which many have
+    /// open, or another one if that is taken.
+    pub listen: SocketAddrV4,
+}
+
+#[cfg(feature = "bittorrent-dht")]
+impl Default for DhtConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        }
+    }
+}
+
+#[cfg(feature = "bittorrent-dht")]
+impl DhtConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[cfg(feature = "bittorrent-dht")]
+setters!(DhtConfig {
+    bootstrap: Vec<String>,
+    listen: SocketAddrV4,
+});
 
 impl Default for TorrentSessionConfig {
     fn default() -> Self {
@@ -38,6 +94,9 @@ impl Default for TorrentSessionConfig {
             announce_port: None,
             tracker_timeout: Duration::from_secs(30),
             peers_wanted: 80,
+            local_discovery: None,
+            #[cfg(feature = "bittorrent-dht")]
+            dht: None,
         }
     }
 }
@@ -54,6 +113,9 @@ setters!(TorrentSessionConfig {
     announce_port: u16,
     tracker_timeout: Duration,
     peers_wanted: u32,
+    local_discovery: Ipv4Addr,
+    #[cfg(feature = "bittorrent-dht")]
+    dht: DhtConfig,
 });
 
 /// How one torrent is fetched and shared.

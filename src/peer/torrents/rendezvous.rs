@@ -33,6 +33,8 @@ pub(super) struct Rendezvous {
     pub(super) news: Notify,
     /// Cancelled when the torrent is not wanted any more.
     stop: CancellationToken,
+    /// Cancelled then, or when the torrent is known to be private (BEP 27).
+    public: CancellationToken,
     is_announced: AtomicBool,
     is_complete: AtomicBool,
     driven: OnceLock<Driven>,
@@ -53,8 +55,10 @@ impl Rendezvous {
         info_hash: InfoHashV1,
         trackers: Vec<Vec<String>>,
     ) -> Self {
+        let stop = session.shared.tasks.stop.child_token();
         Self {
-            stop: session.shared.tasks.stop.child_token(),
+            public: stop.child_token(),
+            stop,
             session,
             info_hash,
             trackers,
@@ -115,6 +119,21 @@ impl Rendezvous {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// The torrent is private: only its trackers name peers (BEP 27).
+    pub(super) fn set_private(&self) {
+        self.public.cancel();
+    }
+
+    /// Whether others may name its peers: as long as it is wanted, and not known to be private.
+    pub(super) fn is_public(&self) -> bool {
+        !self.public.is_cancelled()
+    }
+
+    /// Waits until nobody wants the torrent any more, or it is known to be private.
+    pub(super) async fn not_public(&self) {
+        self.public.cancelled().await;
     }
 
     /// Nobody wants the torrent any more.

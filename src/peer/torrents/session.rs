@@ -1,6 +1,7 @@
 //! The torrents of a peer.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::adding::{Adding, directory, driven, identity};
 use super::begun::{Begun, TcpIo};
+#[cfg(feature = "bittorrent-dht")]
+use super::discovery::DhtNode;
+use super::discovery::LocalDiscovery;
 use super::error::TorrentError;
-use super::handshake::{Shaken, accepted};
+use super::handshake::{Oneself, Shaken, accepted};
 use super::links::accept_link;
 use super::magnet_download::MagnetDownload;
 use super::options::{TorrentOptions, TorrentSessionConfig};
@@ -88,7 +92,7 @@ impl TorrentSession {
     /// Cancel safe.
     ///
     /// # Errors
-    /// [`TorrentError::Listen`].
+    /// [`TorrentError::Listen`], [`TorrentError::LocalDiscovery`], and `TorrentError::Dht`.
     pub async fn start(peer: &Peer, config: TorrentSessionConfig) -> Result<Self, TorrentError> {
         let transport = TcpTransport::new();
         let listener = match config.listen.map(Addr::from) {
@@ -109,12 +113,34 @@ impl TorrentSession {
         let mut random = [0; 12];
         let mut rng = rng(peer.shared());
         random.fill_with(|| rng.alphanumeric() as u8);
+        let cookie: String = std::iter::repeat_with(|| rng.alphanumeric())
+            .take(16)
+            .collect();
+        let join = |interface| LocalDiscovery::start(interface, cookie);
+        let failed = |error: io::Error| TorrentError::LocalDiscovery {
+            source: error.into(),
+        };
+        let local = config.local_discovery.map(join).transpose();
+        let local = local.map_err(failed)?;
+        #[cfg(feature = "bittorrent-dht")]
+        let dht = match config.dht.clone() {
+            None => None,
+            Some(dht) => {
+                let failed = |error: io::Error| TorrentError::Dht {
+                    source: error.into(),
+                };
+                Some(DhtNode::start(dht).await.map_err(failed)?)
+            }
+        };
         let shared = Arc::new(SessionShared {
             shared: Arc::clone(peer.shared()),
             transport,
             client: ClientId::of_this_crate(random),
             port: config.announce_port.or(port),
             trackers: TrackerClients::new(config.tracker_timeout),
+            local,
+            #[cfg(feature = "bittorrent-dht")]
+            dht,
             config,
         });
         let torrents = Arc::new(TorrentTable::default());
@@ -124,6 +150,15 @@ impl TorrentSession {
             let owned = (Arc::clone(&shared), Arc::clone(&torrents));
             let accept = accept(owned, listener, stop.clone());
             tasks.spawn(tasks.span.clone(), accept);
+        }
+        if shared.local.is_some() {
+            let (shared, torrents) = (Arc::clone(&shared), Arc::clone(&torrents));
+            let (span, stop) = (tasks.span.clone(), stop.clone());
+            shared.shared.tasks.clone().spawn(span, async move {
+                if let Some(local) = &shared.local {
+                    local.hear(&torrents, &stop).await;
+                }
+            });
         }
         Ok(Self {
             shared,
@@ -379,7 +414,7 @@ async fn accept(
         tasks.spawn(span, async move {
             let admission = Arc::clone(&own.shared.admission);
             let place = admission.handshake(&stream.remote);
-            let shake = accepted_stream(own.client, &torrents, stream.io);
+            let shake = accepted_stream(own.oneself(), &torrents, stream.io);
             let shaken = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -409,7 +444,7 @@ async fn accept(
 }
 
 async fn accepted_stream(
-    client: ClientId,
+    me: Oneself,
     torrents: &TorrentTable,
     io: TcpIo,
 ) -> Option<(Shaken<TcpIo>, Found)> {
@@ -421,7 +456,7 @@ async fn accepted_stream(
         };
         Some((found, v2))
     };
-    let shaken = accepted(io, client, find).await;
+    let shaken = accepted(io, me, find).await;
     shaken
         .inspect_err(|error| tracing::debug!(%error, "no handshake"))
         .ok()

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "bittorrent-dht")]
+use super::discovery::DhtNode;
+use super::discovery::LocalDiscovery;
+use super::handshake::Oneself;
 use super::options::TorrentSessionConfig;
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
@@ -18,6 +22,9 @@ pub(super) struct SessionShared {
     pub(super) port: Option<u16>,
     pub(super) config: TorrentSessionConfig,
     pub(super) trackers: TrackerClients,
+    pub(super) local: Option<LocalDiscovery>,
+    #[cfg(feature = "bittorrent-dht")]
+    pub(super) dht: Option<DhtNode>,
 }
 
 impl std::fmt::Debug for SessionShared {
@@ -29,6 +36,19 @@ impl std::fmt::Debug for SessionShared {
 }
 
 impl SessionShared {
+    /// The port of the node of the distributed hash table, if there is one.
+    pub(super) fn dht_port(&self) -> Option<u16> {
+        #[cfg(feature = "bittorrent-dht")]
+        return self.dht.as_ref().map(DhtNode::port);
+        #[cfg(not(feature = "bittorrent-dht"))]
+        None
+    }
+
+    /// What handshakes say of this side.
+    pub(super) fn oneself(&self) -> Oneself {
+        Oneself::new(self.client, self.dht_port().is_some())
+    }
+
     /// Random numbers that need not be secret.
     pub(super) fn rng(&self) -> fastrand::Rng {
         rng(&self.shared)

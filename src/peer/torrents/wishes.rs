@@ -23,6 +23,8 @@ pub(super) struct AnnounceWishes {
     pub(super) has_all: AtomicBool,
     /// The driver knows nobody more to ask.
     pub(super) wants_peers: AtomicBool,
+    /// How often it has said so.
+    wanted: watch::Sender<u64>,
     pub(super) changed: Notify,
 }
 
@@ -33,6 +35,7 @@ impl Default for AnnounceWishes {
             completed: AtomicBool::new(false),
             has_all: AtomicBool::new(false),
             wants_peers: AtomicBool::new(false),
+            wanted: watch::Sender::new(0),
             changed: Notify::new(),
         }
     }
@@ -68,8 +71,14 @@ impl AnnounceWishes {
         self.changed.notify_one();
     }
 
+    /// Changes whenever more peers are needed.
+    pub(super) fn wanted(&self) -> watch::Receiver<u64> {
+        self.wanted.subscribe()
+    }
+
     /// More peers are needed as soon as the trackers permit it.
     pub(super) fn wants_peers(&self) {
+        self.wanted.send_modify(|times| *times += 1);
         self.wants_peers.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
