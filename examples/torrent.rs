@@ -22,11 +22,13 @@
 mod common;
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "bittorrent-dht")]
+use bt_lite::bittorrent::DhtConfig;
 use bt_lite::bittorrent::{
     Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
     TorrentSessionConfig,
@@ -106,6 +108,15 @@ struct Network {
     /// Where others can connect to.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:0")]
     listen: SocketAddr,
+    /// Looks for peers in the local network as well, by the interface with this address;
+    /// 0.0.0.0 lets the system choose.
+    #[arg(long, value_name = "IP")]
+    local: Option<Ipv4Addr>,
+    /// Looks for peers in the distributed hash table as well, by a node HOST:PORT of it, or by
+    /// public ones.
+    #[cfg(feature = "bittorrent-dht")]
+    #[arg(long, value_name = "NODE", num_args = 0..)]
+    dht: Option<Vec<String>>,
     /// A peer that may have it. May be given several times.
     #[arg(long, value_name = "ADDR")]
     peer: Vec<SocketAddr>,
@@ -295,7 +306,12 @@ async fn share(
 ) -> Outcome<()> {
     let interrupted = interrupt()?;
     let peer = peer(network.patience.map(Duration::from_secs)).await?;
-    let config = TorrentSessionConfig::new().listen(network.listen);
+    let mut config = TorrentSessionConfig::new().listen(network.listen);
+    config.local_discovery = network.local;
+    #[cfg(feature = "bittorrent-dht")]
+    if let Some(nodes) = network.dht {
+        config.dht = Some(DhtConfig::new().bootstrap(nodes));
+    }
     let session = TorrentSession::start(&peer, config).await?;
     if let Some(addr) = session.local_addr() {
         print_line(format_args!("listening {addr}"))?;

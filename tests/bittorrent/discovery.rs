@@ -1,6 +1,7 @@
 //! Peers that are found without a tracker: in the local network, and by the distributed hash
 //! table.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -156,7 +157,7 @@ fn by(table: &Testnet) -> TorrentSessionConfig {
 }
 
 /// Those that a table names as peers of a torrent.
-async fn named(table: &Testnet, metainfo: &Metainfo) -> Vec<SocketAddr> {
+async fn named(table: &Testnet, metainfo: &Metainfo) -> BTreeSet<SocketAddr> {
     let node: Dht = table.nodes[0].clone();
     let found = node
         .as_async()
@@ -183,8 +184,8 @@ async fn torrent_is_found_in_the_distributed_hash_table_unless_it_is_private() {
     while named(&table, &public).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(named(&table, &public).await, [addr(&seeds)]);
-    assert_eq!(named(&table, &private).await, []);
+    assert_eq!(named(&table, &public).await, [addr(&seeds)].into());
+    assert_eq!(named(&table, &private).await, [].into());
     fetches(&fetcher, by(&table), &public, roots[0].path()).await;
     owner.shutdown().await;
     fetcher.shutdown().await;

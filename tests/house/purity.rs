@@ -16,6 +16,7 @@ const PLACES: [&str; 17] = [
     "src/bittorrent/compact.rs",
     "src/bittorrent/info_hash.rs",
     "src/bittorrent/link",
+    "src/bittorrent/local_discovery.rs",
     "src/bittorrent/magnet.rs",
     "src/bittorrent/metainfo",
     "src/bittorrent/percent.rs",

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::rendezvous::Rendezvous;
 use super::sought::Sought;
 use super::torrent::Torrent;
 use crate::bittorrent::{InfoHashV1, Metainfo};
@@ -31,15 +32,16 @@ impl Entry {
             Self::Known(torrent) => Found::Known(torrent.upgrade()?),
             Self::Sought(sought) => Found::Sought(sought.upgrade()?),
         };
-        (!found.is_stopped()).then_some(found)
+        (!found.meeting().is_stopped()).then_some(found)
     }
 }
 
 impl Found {
-    fn is_stopped(&self) -> bool {
+    /// Where its peers meet.
+    pub(super) fn meeting(&self) -> &Arc<Rendezvous> {
         match self {
-            Self::Known(torrent) => torrent.meeting.is_stopped(),
-            Self::Sought(sought) => sought.meeting.is_stopped(),
+            Self::Known(torrent) => &torrent.meeting,
+            Self::Sought(sought) => &sought.meeting,
         }
     }
 }

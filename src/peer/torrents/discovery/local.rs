@@ -8,19 +8,27 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::next_turn;
 use crate::bittorrent::local_discovery::{GROUP, LocalAnnounce, MAX_ANNOUNCE_LEN};
+use crate::peer::torrents::begun::Begun;
+use crate::peer::torrents::links::accept_link;
 use crate::peer::torrents::rendezvous::Rendezvous;
 use crate::peer::torrents::table::{Found, TorrentTable};
+use crate::protocol::Addr;
 
 /// How often a torrent is announced (BEP 14).
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The same as long as peers are missing: the shortest that BEP 14 allows.
 const SOONEST: Duration = Duration::from_secs(60);
+
+/// How many neighbours are dialled at a time. Those beyond that are passed over, and announce
+/// themselves again.
+const MAX_DIALS: usize = 16;
 
 /// The pause after receiving has failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,6 +38,8 @@ pub(in crate::peer::torrents) struct LocalDiscovery {
     socket: UdpSocket,
     /// By which a session knows its own announces.
     cookie: String,
+    /// For those that are dialled.
+    dials: Arc<Semaphore>,
 }
 
 impl LocalDiscovery {
@@ -52,7 +62,11 @@ impl LocalDiscovery {
         socket.set_multicast_loop_v4(true)?;
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, cookie })
+        Ok(Self {
+            socket,
+            cookie,
+            dials: Arc::new(Semaphore::new(MAX_DIALS)),
+        })
     }
 
     /// Tells the torrents of announces until the session ends.
@@ -82,17 +96,48 @@ impl LocalDiscovery {
                 continue;
             }
             let peer = SocketAddr::new(from.ip(), announce.port);
-            for hash in &announce.info_hashes {
-                let meeting = match torrents.find(hash) {
-                    Some(Found::Known(torrent)) => Arc::clone(&torrent.meeting),
-                    Some(Found::Sought(sought)) => Arc::clone(&sought.meeting),
-                    None => continue,
-                };
-                if meeting.is_public() {
-                    meeting.found(vec![peer]).await;
+            for found in announce
+                .info_hashes
+                .iter()
+                .filter_map(|hash| torrents.find(hash))
+            {
+                if found.meeting().is_public() {
+                    self.meet(found, peer).await;
                 }
             }
         }
+    }
+
+    /// A torrent has this peer. Who has all of it dials nobody, and is told of by the next
+    /// announce only, so that the peer is dialled here.
+    async fn meet(&self, found: Found, peer: SocketAddr) {
+        let torrent = match found {
+            Found::Known(torrent) if torrent.meeting.is_complete() => torrent,
+            found => return found.meeting().found(vec![peer]).await,
+        };
+        if torrent.meeting.peers.found([peer]).is_empty() {
+            return;
+        }
+        let Ok(dials) = Arc::clone(&self.dials).try_acquire_owned() else {
+            return;
+        };
+        let tasks = &torrent.meeting.session.shared.tasks;
+        let span = tracing::info_span!(parent: &tasks.span, "session", remote = %peer);
+        tasks.clone().spawn(span, async move {
+            let meeting = &torrent.meeting;
+            let addr = Addr::from(peer);
+            let dial = Begun::dialled(meeting, torrent.wire_hashes(), &addr);
+            let begun = tokio::select! {
+                biased;
+                () = meeting.not_public() => return,
+                begun = dial => begun,
+            };
+            drop(dials);
+            match begun {
+                Ok(begun) => accept_link(torrent, begun).await,
+                Err(error) => tracing::debug!(%error, "a neighbour is not reached"),
+            }
+        });
     }
 }
 
