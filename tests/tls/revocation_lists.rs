@@ -102,6 +102,28 @@ async fn each_list_of_a_file_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn list_that_is_hidden_behind_the_end_of_another_is_an_error_and_keeps_what_was() {
+    let (a, b) = (Authority::new("a"), Authority::new("b"));
+    let (of_a, of_b) = (a.revocation_list(&[5]), b.revocation_list(&[5]));
+    // As `cat` joins files whose last line has no end.
+    let joined = of_b.trim_end().to_owned() + &of_a;
+    let with = |lists: &str| {
+        let ca = Ca::from_pem(&(a.pem() + &b.pem())).revoked_pem(lists);
+        Authenticator::new(a.member(1, Validity::Now), Trust::Ca(ca))
+    };
+    let error = with(&joined).expect_err("one of them would be passed over");
+    assert!(error.to_string().contains("own line"), "{error}");
+
+    let dir = Dir::new();
+    dir.write("revoked", &(of_a.clone() + &of_b));
+    let gate = Gate::new(&[&a, &b], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+    dir.write("revoked", &joined);
+    let error = gate.auth.reload().unwrap_err();
+    assert!(error.to_string().contains("own line"), "{error}");
+    assert!(!gate.lets_in(&a, 5).await && !gate.lets_in(&b, 5).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_of_two_authorities_with_one_name_count_each_for_its_own() {
     let (old, new) = (Authority::new("the cluster"), Authority::new("the cluster"));
     let lists = old.revocation_list(&[5]) + &new.revocation_list(&[6]);
