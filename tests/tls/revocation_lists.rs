@@ -284,3 +284,55 @@ async fn list_that_vanishes_from_its_file_goes_on_counting_and_is_told() {
     assert!(!gate.lets_in(&b, 5).await);
     assert!(gate.lets_in(&b, 6).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn older_list_brings_back_nobody_whom_a_newer_one_has_revoked() {
+    let authority = Authority::new("the cluster");
+    let list = |serials: &[u64], of| authority.revocation_list_numbered(serials, of);
+    let dir = Dir::new();
+    // By its day, and on one day by its number.
+    for older in [(2022, 3), (2023, 1)] {
+        dir.write("revoked", &list(&[5], (2023, 2)));
+        let gate = Gate::new(&[&authority], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+        dir.write("revoked", &list(&[6], older));
+        let (told, reloaded) = warned(|| gate.auth.reload());
+        assert_eq!((reloaded, told), (Ok(()), Vec::new()));
+        for serial in [5, 6] {
+            assert!(!gate.lets_in(&authority, serial).await, "{serial}");
+        }
+        // That it goes on counting is no matter of the order of what comes.
+        dir.write("revoked", &list(&[6], older));
+        assert_eq!(gate.auth.reload(), Ok(()));
+        assert!(!gate.lets_in(&authority, 5).await);
+        // A newer one may name fewer.
+        dir.write("revoked", &list(&[6], (2024, 1)));
+        assert_eq!(gate.auth.reload(), Ok(()));
+        assert!(gate.lets_in(&authority, 5).await);
+        assert!(!gate.lets_in(&authority, 6).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_is_left_out_beside_another_of_its_authority_goes_on_counting() {
+    let authority = Authority::new("the cluster");
+    let dir = Dir::new();
+    let list = |serial, of| authority.revocation_list_numbered(&[serial], of);
+    let part = |serial, of, part| authority.revocation_list_in_part(&[serial], of, part);
+    for (of_5, of_6) in [
+        (list(5, (2022, 1)), list(6, (2022, 1))),
+        (list(5, (2023, 2)), list(6, (2022, 1))),
+        (part(5, (2022, 1), "a"), part(6, (2023, 2), "b")),
+        (list(5, (2022, 1)), part(6, (2023, 2), "b")),
+    ] {
+        dir.write("revoked", &(of_5.clone() + &of_6));
+        let gate = Gate::new(&[&authority], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+        dir.write("revoked", &of_6);
+        for _ in 0..2 {
+            assert_eq!(gate.auth.reload(), Ok(()));
+            for serial in [5, 6] {
+                assert!(!gate.lets_in(&authority, serial).await, "{serial}");
+            }
+        }
+        assert!(gate.lets_in(&authority, 7).await);
+    }
+}
