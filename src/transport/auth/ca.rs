@@ -273,14 +273,12 @@ impl LoadedCa {
             && !all.any(|other| other.issuer() == list.issuer() && other.next > list.next)
     }
 
-    /// How many of the authorities count.
-    pub(super) fn counting(&self, now: SystemTime) -> usize {
-        let counts = |authority: &&Authority| {
-            authority
-                .validity
-                .is_none_or(|validity| validity.is_now(now))
-        };
-        self.authorities.iter().filter(counts).count()
+    /// How many of the authorities have begun to count, and how many have ended. With these
+    /// two it is known which ones count: each begins and ends once.
+    pub(super) fn begun_and_over(&self, now: SystemTime) -> (usize, usize) {
+        let validities = self.authorities.iter().filter_map(|of| of.validity);
+        let begun = validities.clone().filter(|of| of.has_begun(now)).count();
+        (begun, validities.filter(|of| of.is_over(now)).count())
     }
 
     /// Checks the certificate of the other side, which has this side of the connection.
