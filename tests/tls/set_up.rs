@@ -199,6 +199,20 @@ fn certificate_of_version_1_is_told_with_how_to_make_another_one() {
     files.expect("cert.pem", VERSION_1, &what);
 }
 
+/// A key of a kind that is not used here.
+const ED448: &str = "\
+-----BEGIN PRIVATE KEY-----
+MEcCAQAwBQYDK2VxBDsEOV1oR5ED8v2mPXZ6xcDsRtXrjTCc1TqpNOaQ6R92rqAI
+PpfdjTTV5aolnNsIh6dj4/htGBK8bl4TOA==
+-----END PRIVATE KEY-----
+";
+
+#[test]
+fn key_of_a_kind_that_is_not_used_is_told_with_those_that_are() {
+    let files = Files::new();
+    files.expect("key.pem", ED448, &["Ed25519", "P-256", "P-384", "RSA"]);
+}
+
 #[test]
 fn key_that_does_not_fit_its_certificate_is_told_with_both_files() {
     let files = Files::new();

@@ -155,7 +155,10 @@ impl Identity {
                         "the {key} is not that of the {certificate}, which must be the first: \
                          take the two that belong together"
                     ),
-                    error => format!("the {key} cannot be used ({error})"),
+                    error => format!(
+                        "the {key} cannot be used ({error}): take one of Ed25519, of ECDSA \
+                         (P-256 or P-384), or of RSA with 2048 to 4096 bits"
+                    ),
                 },
             }
         };

@@ -22,7 +22,9 @@ use crate::transport::identity::PeerIdentity;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
-    /// Whoever has a certificate of an authority.
+    /// Whoever has a certificate of an authority. Spawn
+    /// [`Authenticator::watch`](super::Authenticator::watch) with this one: what is in files
+    /// is read again by that, and connections with those whose certificates have expired end.
     Ca(Ca),
     /// Whoever has one of these keys.
     Keys(AllowedKeys),
