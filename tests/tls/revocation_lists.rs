@@ -154,6 +154,28 @@ fn list_that_its_authority_has_not_signed_is_an_error_that_names_it() {
     }
 }
 
+/// A list of an authority between, signed with SHA-1.
+const BY_SHA_1: &str = "\
+-----BEGIN X509 CRL-----
+MIGnMFECAQEwCQYHKoZIzj0EATARMQ8wDQYDVQQDDAZtaWRkbGUXDTI2MTEzMDEy
+MTUwNVoYDzIxMjYxMTA2MTIxNTA1WqAOMAwwCgYDVR0UBAMCAQEwCQYHKoZIzj0E
+AQNHADBEAiAeWyA5tPvgCUiNbGja0+IQTsuezHLe1bd7fNcdsl9ilQIgdryIn8N8
+E8tL2P8Q5dJLdxrLw91YScAdl7nozWns6aU=
+-----END X509 CRL-----
+";
+
+#[test]
+fn list_whose_signature_nobody_can_check_is_an_error_and_not_passed_over() {
+    let authority = Authority::new("the cluster");
+    let ca = authority.ca().revoked_pem(BY_SHA_1);
+    let identity = authority.member(1, Validity::Now);
+    let error = Authenticator::new(identity, Trust::Ca(ca)).err();
+    let text = error.expect("it would revoke nobody").to_string();
+    for part in ["list 1", "CN=middle", "algorithm", "SHA-256"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
 #[test]
 fn list_past_its_date_counts_and_is_told_unless_there_is_a_newer_one() {
     let authority = Authority::new("the cluster");

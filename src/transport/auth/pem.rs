@@ -182,7 +182,7 @@ fn missing(bytes: &[u8], Wanted { label, tool, .. }: Wanted) -> String {
     if text.trim().is_empty() {
         return "it is empty".to_owned();
     }
-    if labels.iter().any(|found| *found == "ENCRYPTED PRIVATE KEY") && label == KEY.label {
+    if labels.contains(&"ENCRYPTED PRIVATE KEY") && label == KEY.label {
         return format!(
             "it is locked with a passphrase, which nobody could enter: unlock it with \
              {tool} -in FILE -out NEW"

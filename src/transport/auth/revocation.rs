@@ -68,6 +68,14 @@ impl RevocationList {
         let read = OwnedCertRevocationList::from_der(list).map_err(broken)?;
         let read = CertRevocationList::Owned(read);
         let signed = Signed::read(list).ok_or("it cannot be read")?;
+        let name = der::name(read.issuer());
+        if !signed.is_checkable() {
+            return Err(format!(
+                "that of {name} is signed by an algorithm that is not used here, and would \
+                 revoke nobody: have it signed anew with SHA-256 or better, and a key of ECDSA \
+                 (P-256 or P-384), Ed25519 or RSA"
+            ));
+        }
         let Fields {
             made,
             next,
@@ -77,7 +85,7 @@ impl RevocationList {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         let number = number[zeros..].to_vec();
         Ok(Self {
-            name: der::name(read.issuer()),
+            name,
             next,
             age: Age {
                 made,
@@ -152,6 +160,13 @@ impl Signed {
             algorithm: algorithm.to_vec(),
             signature: signature.to_vec(),
         })
+    }
+
+    /// Whether there is an algorithm here that it may be signed by.
+    fn is_checkable(&self) -> bool {
+        let provider = provider();
+        let mut algorithms = provider.signature_verification_algorithms.all.iter();
+        algorithms.any(|algorithm| *algorithm.signature_alg_id() == *self.algorithm)
     }
 
     fn is_by(&self, public_key: &[u8]) -> Option<bool> {
