@@ -876,6 +876,41 @@ fn private_swarm_lets_in_only_those_with_a_certificate() {
     }
 }
 
+/// The first line of an output, or nothing if none comes.
+fn first_line(of: impl Read + Send + 'static) -> String {
+    let (sender, line) = sync_channel(1);
+    std::thread::spawn(move || {
+        let line = BufReader::new(of).lines().next();
+        let _ = sender.send(line.and_then(Result::ok).unwrap_or_default());
+    });
+    line.recv_timeout(PATIENCE).unwrap_or_default()
+}
+
+#[test]
+fn file_that_breaks_while_a_program_runs_is_told() {
+    let files = Private::new();
+    let authority = authority::Authority::new("the cluster");
+    let dir = files.certificates("tracker", &authority);
+    let listen = ["--certificates", &dir, "--listen", "127.0.0.1:0"];
+    let mut tracker = Command::new(example("tracker"))
+        .args(listen)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = first_line(tracker.stdout.take().unwrap());
+    fs::write(Path::new(&dir).join("revoked.pem"), "nonsense").unwrap();
+    let told = first_line(tracker.stderr.take().unwrap());
+    tracker.kill().unwrap();
+    tracker.wait().unwrap();
+    assert!(said.starts_with("listening "), "{said}");
+    assert!(
+        told.contains("revoked.pem") && told.contains("no PEM"),
+        "{told}"
+    );
+}
+
 #[test]
 fn encryption_without_members_is_a_mistake() {
     for over in ["--tls", "--quic"] {

@@ -66,6 +66,25 @@ fn by_certificate(dir: &Path) -> Outcome<Authenticator> {
     let ca = Ca::from_pem_file(ca).revoked_pem_file(revoked);
     let identity = Identity::from_pem_files(dir.join("cert.pem"), dir.join("key.pem"))?;
     let auth = Authenticator::new(identity, Trust::Ca(ca))?;
-    tokio::spawn(auth.clone().watch(REREAD));
+    tokio::spawn(reread(auth.clone()));
     Ok(auth)
+}
+
+/// Reads the files again and again, and says on stderr when they cannot be used: a program
+/// that does not hear of it would go on with an old list of those that are revoked. One that
+/// has a log spawns `Authenticator::watch` instead, which says more.
+async fn reread(auth: Authenticator) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(REREAD).await;
+        let auth = auth.clone();
+        let Ok(reloaded) = tokio::task::spawn_blocking(move || auth.reload()).await else {
+            return;
+        };
+        let error = reloaded.err();
+        if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
+            eprintln!("what was read before still counts: {error}");
+        }
+        told = error;
+    }
 }

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use bt_lite::transport::auth::{Ca, Identity};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 /// How long a certificate is valid.
@@ -108,6 +108,31 @@ impl Authority {
 
     /// The same, which should be replaced in this year.
     pub(crate) fn revocation_list_until(&self, serials: &[u64], year: i32) -> String {
+        self.revocation_list_of(serials, (2021, 1), year, None)
+    }
+
+    /// The list of this year and with this number.
+    pub(crate) fn revocation_list_numbered(&self, serials: &[u64], of: (i32, u64)) -> String {
+        self.revocation_list_of(serials, of, 2200, None)
+    }
+
+    /// The list of one part of what is revoked.
+    pub(crate) fn revocation_list_in_part(
+        &self,
+        serials: &[u64],
+        of: (i32, u64),
+        part: &str,
+    ) -> String {
+        self.revocation_list_of(serials, of, 2200, Some(part))
+    }
+
+    fn revocation_list_of(
+        &self,
+        serials: &[u64],
+        (year, number): (i32, u64),
+        next: i32,
+        part: Option<&str>,
+    ) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -115,10 +140,15 @@ impl Authority {
             invalidity_date: None,
         };
         let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            this_update: date_time_ymd(year, 1, 1),
+            next_update: date_time_ymd(next, 1, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: part.map(|part| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: vec![format!("http://lists.example/{part}")],
+                },
+                scope: None,
+            }),
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };

@@ -5,6 +5,8 @@
 
 mod authority;
 mod chains;
+#[cfg(feature = "bittorrent")]
+mod clear_door;
 mod conformance;
 mod expiry;
 mod floods;

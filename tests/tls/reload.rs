@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use bt_lite::protocol::Frame;
-use bt_lite::transport::auth::{AllowedKeys, AuthSetupError, Authenticator, Ca, Identity, Trust};
+use bt_lite::transport::auth::{
+    AllowedKeys, AuthSetupError, Authenticator, Ca, Identity, Secret, Trust,
+};
 use bt_lite::transport::{AuthError, Connection, TlsTransport};
 use bt_lite::{Addr, MemoryNetwork, MemoryTransport, Transport, TransportError};
 use futures::{SinkExt, StreamExt};
@@ -257,4 +260,50 @@ async fn watch_reloads_and_ends_with_its_last_handle() {
     drop((here, there, to));
     let ended = tokio::time::timeout(LONG, watch).await;
     ended.expect("it goes on").unwrap();
+}
+
+#[test]
+fn reload_that_has_read_earlier_brings_nothing_back() {
+    const ROUNDS: u64 = 12;
+    // The first of January 2100.
+    const FIRST: Duration = Duration::from_secs(4_102_444_800);
+    let files = Files::new();
+    let auth = files.authenticator().unwrap();
+    let until = |n| SystemTime::UNIX_EPOCH + FIRST + Duration::from_secs(n);
+    // It takes longer to read than the next one.
+    let slow = "a line before the certificate\n".repeat(30_000);
+    let slow = slow + &files.certificate(Validity::Now);
+    for round in 0..ROUNDS {
+        files.write("certificate", &slow);
+        let renewed = files.certificate(Validity::Until(until(round)));
+        files.write("new", &renewed);
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                auth.reload().unwrap();
+            });
+            both.wait();
+            // At another moment of the other one in each round.
+            for _ in 0..20_000 * round {
+                std::hint::spin_loop();
+            }
+            fs::rename(files.path("new"), files.path("certificate")).unwrap();
+            auth.reload().unwrap();
+        });
+        assert_eq!(auth.expires_at(), Some(until(round)), "round {round}");
+    }
+}
+
+#[test]
+fn time_of_the_own_certificate_is_no_matter_where_only_keys_count() {
+    let files = Files::new();
+    files.write("certificate", &files.certificate(Validity::Over));
+    let keys = AllowedKeys::from_iter([files.identity().unwrap().identity()]);
+    let secret = Secret::generate().unwrap();
+    for trust in [Trust::Keys(keys), Trust::Secret(secret)] {
+        let auth = Authenticator::new(files.identity().unwrap(), trust).unwrap();
+        assert_eq!(auth.expires_at(), None);
+        assert_eq!(auth.reload(), Ok(()));
+    }
 }

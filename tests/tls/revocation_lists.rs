@@ -102,6 +102,28 @@ async fn each_list_of_a_file_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn list_that_is_hidden_behind_the_end_of_another_is_an_error_and_keeps_what_was() {
+    let (a, b) = (Authority::new("a"), Authority::new("b"));
+    let (of_a, of_b) = (a.revocation_list(&[5]), b.revocation_list(&[5]));
+    // As `cat` joins files whose last line has no end.
+    let joined = of_b.trim_end().to_owned() + &of_a;
+    let with = |lists: &str| {
+        let ca = Ca::from_pem(&(a.pem() + &b.pem())).revoked_pem(lists);
+        Authenticator::new(a.member(1, Validity::Now), Trust::Ca(ca))
+    };
+    let error = with(&joined).expect_err("one of them would be passed over");
+    assert!(error.to_string().contains("own line"), "{error}");
+
+    let dir = Dir::new();
+    dir.write("revoked", &(of_a.clone() + &of_b));
+    let gate = Gate::new(&[&a, &b], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+    dir.write("revoked", &joined);
+    let error = gate.auth.reload().unwrap_err();
+    assert!(error.to_string().contains("own line"), "{error}");
+    assert!(!gate.lets_in(&a, 5).await && !gate.lets_in(&b, 5).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_of_two_authorities_with_one_name_count_each_for_its_own() {
     let (old, new) = (Authority::new("the cluster"), Authority::new("the cluster"));
     let lists = old.revocation_list(&[5]) + &new.revocation_list(&[6]);
@@ -128,6 +150,28 @@ fn list_that_its_authority_has_not_signed_is_an_error_that_names_it() {
     let text = error.expect("nobody has signed it").to_string();
     let path = dir.path("revoked").display().to_string();
     for part in [path.as_str(), "list 2", "CN=the cluster", "signature"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+/// A list of an authority between, signed with SHA-1.
+const BY_SHA_1: &str = "\
+-----BEGIN X509 CRL-----
+MIGnMFECAQEwCQYHKoZIzj0EATARMQ8wDQYDVQQDDAZtaWRkbGUXDTI2MTEzMDEy
+MTUwNVoYDzIxMjYxMTA2MTIxNTA1WqAOMAwwCgYDVR0UBAMCAQEwCQYHKoZIzj0E
+AQNHADBEAiAeWyA5tPvgCUiNbGja0+IQTsuezHLe1bd7fNcdsl9ilQIgdryIn8N8
+E8tL2P8Q5dJLdxrLw91YScAdl7nozWns6aU=
+-----END X509 CRL-----
+";
+
+#[test]
+fn list_whose_signature_nobody_can_check_is_an_error_and_not_passed_over() {
+    let authority = Authority::new("the cluster");
+    let ca = authority.ca().revoked_pem(BY_SHA_1);
+    let identity = authority.member(1, Validity::Now);
+    let error = Authenticator::new(identity, Trust::Ca(ca)).err();
+    let text = error.expect("it would revoke nobody").to_string();
+    for part in ["list 1", "CN=middle", "algorithm", "SHA-256"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -261,4 +305,56 @@ async fn list_that_vanishes_from_its_file_goes_on_counting_and_is_told() {
     assert!(told[0].contains("CN=b"), "{told:?}");
     assert!(!gate.lets_in(&b, 5).await);
     assert!(gate.lets_in(&b, 6).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_list_brings_back_nobody_whom_a_newer_one_has_revoked() {
+    let authority = Authority::new("the cluster");
+    let list = |serials: &[u64], of| authority.revocation_list_numbered(serials, of);
+    let dir = Dir::new();
+    // By its day, and on one day by its number.
+    for older in [(2022, 3), (2023, 1)] {
+        dir.write("revoked", &list(&[5], (2023, 2)));
+        let gate = Gate::new(&[&authority], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+        dir.write("revoked", &list(&[6], older));
+        let (told, reloaded) = warned(|| gate.auth.reload());
+        assert_eq!((reloaded, told), (Ok(()), Vec::new()));
+        for serial in [5, 6] {
+            assert!(!gate.lets_in(&authority, serial).await, "{serial}");
+        }
+        // That it goes on counting is no matter of the order of what comes.
+        dir.write("revoked", &list(&[6], older));
+        assert_eq!(gate.auth.reload(), Ok(()));
+        assert!(!gate.lets_in(&authority, 5).await);
+        // A newer one may name fewer.
+        dir.write("revoked", &list(&[6], (2024, 1)));
+        assert_eq!(gate.auth.reload(), Ok(()));
+        assert!(gate.lets_in(&authority, 5).await);
+        assert!(!gate.lets_in(&authority, 6).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_is_left_out_beside_another_of_its_authority_goes_on_counting() {
+    let authority = Authority::new("the cluster");
+    let dir = Dir::new();
+    let list = |serial, of| authority.revocation_list_numbered(&[serial], of);
+    let part = |serial, of, part| authority.revocation_list_in_part(&[serial], of, part);
+    for (of_5, of_6) in [
+        (list(5, (2022, 1)), list(6, (2022, 1))),
+        (list(5, (2023, 2)), list(6, (2022, 1))),
+        (part(5, (2022, 1), "a"), part(6, (2023, 2), "b")),
+        (list(5, (2022, 1)), part(6, (2023, 2), "b")),
+    ] {
+        dir.write("revoked", &(of_5.clone() + &of_6));
+        let gate = Gate::new(&[&authority], |ca| ca.revoked_pem_file(dir.path("revoked"))).await;
+        dir.write("revoked", &of_6);
+        for _ in 0..2 {
+            assert_eq!(gate.auth.reload(), Ok(()));
+            for serial in [5, 6] {
+                assert!(!gate.lets_in(&authority, serial).await, "{serial}");
+            }
+        }
+        assert!(gate.lets_in(&authority, 7).await);
+    }
 }

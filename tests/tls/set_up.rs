@@ -104,6 +104,82 @@ fn files_with_something_else_in_them_are_named_with_what_is_in_them() {
     files.expect("key.pem", nonsense, &["key"]);
 }
 
+#[test]
+fn block_that_would_be_passed_over_is_told_with_its_line() {
+    let files = Files::new();
+    let certificate = files.certificate();
+    let whole = certificate.trim_end();
+    let told = ["line", "-----BEGIN CERTIFICATE-----", "own line"];
+    for name in ["ca.pem", "cert.pem"] {
+        // As `cat` joins files whose last line has no end.
+        files.expect(name, format!("{whole}{certificate}"), &told);
+        files.expect(name, format!("\u{feff}{certificate}{certificate}"), &told);
+        files.expect(name, format!("{certificate}  {certificate}"), &told);
+        files.expect(name, format!("\u{feff}{certificate}"), &told);
+    }
+    let key = files.key.serialize_pem();
+    files.expect(
+        "key.pem",
+        format!("# the key: {key}"),
+        &["PRIVATE KEY", "own line"],
+    );
+    files.set_up().unwrap();
+}
+
+#[test]
+fn key_whose_lines_were_lost_is_told_without_any_of_it() {
+    let files = Files::new();
+    let key = files.key.serialize_pem();
+    let secret: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+    // As it comes out of variables of the environment and of forms.
+    for between in ["", " ", "\\n", "\t"] {
+        let lost = key.replace('\n', between);
+        for text in [
+            lost.clone(),
+            lost.trim_end().to_owned(),
+            format!(" {lost}"),
+            format!("{key}{lost}"),
+            key.replacen('\n', between, 1),
+            key.replacen("-----\n", between, 1),
+            key.replace("-----END", "----END"),
+            key.replace("-----END", "-----"),
+            key.replace("PRIVATE KEY-----\n", ""),
+        ] {
+            let Err(error) = Identity::from_pem(&files.certificate(), &text) else {
+                continue;
+            };
+            let said = format!("{error} {error:?}");
+            for at in 0..secret.len() - 8 {
+                let part = &secret[at..at + 8];
+                assert!(!said.contains(part), "{part} of the key is in: {said}");
+            }
+        }
+        files.expect("key.pem", lost, &["PRIVATE KEY", "own line"]);
+    }
+}
+
+#[test]
+fn lines_around_a_block_and_other_ends_of_lines_do_no_harm() {
+    let files = Files::new();
+    let (ca, certificate) = (files.authority.pem(), files.certificate());
+    let key = files.key.serialize_pem();
+    for (name, text) in [("ca.pem", ca), ("cert.pem", certificate), ("key.pem", key)] {
+        let other = "-----BEGIN SOMETHING ELSE-----\nAAAA\n-----END SOMETHING ELSE-----\n";
+        for text in [
+            text.replace('\n', "\r\n"),
+            text.replace('\n', "\r"),
+            text.trim_end().to_owned(),
+            format!("Subject: CN = us\n\n{text}\nthe end"),
+            format!("{other}{text}{other}"),
+        ] {
+            files.write(name, &text);
+            files
+                .set_up()
+                .unwrap_or_else(|error| panic!("{error}: {text}"));
+        }
+    }
+}
+
 /// A certificate as OpenSSL 3.0 makes it without a file of extensions.
 const VERSION_1: &str = "\
 -----BEGIN CERTIFICATE-----
@@ -121,6 +197,20 @@ fn certificate_of_version_1_is_told_with_how_to_make_another_one() {
     let files = Files::new();
     let what = ["certificate 1", "version 3", "openssl x509 -req -extfile"];
     files.expect("cert.pem", VERSION_1, &what);
+}
+
+/// A key of a kind that is not used here.
+const ED448: &str = "\
+-----BEGIN PRIVATE KEY-----
+MEcCAQAwBQYDK2VxBDsEOV1oR5ED8v2mPXZ6xcDsRtXrjTCc1TqpNOaQ6R92rqAI
+PpfdjTTV5aolnNsIh6dj4/htGBK8bl4TOA==
+-----END PRIVATE KEY-----
+";
+
+#[test]
+fn key_of_a_kind_that_is_not_used_is_told_with_those_that_are() {
+    let files = Files::new();
+    files.expect("key.pem", ED448, &["Ed25519", "P-256", "P-384", "RSA"]);
 }
 
 #[test]

@@ -103,7 +103,7 @@ pub(super) struct Service {
     pub(super) sweep: Notify,
     tokens: TokenBinding,
     /// Whether the transport promises to tell who is at the other end.
-    authenticates: bool,
+    pub(super) authenticates: bool,
     /// What BitTorrent clients need besides.
     #[cfg(feature = "bittorrent")]
     pub(super) torrents: ForTorrents,

@@ -288,6 +288,11 @@ impl Tracker {
     /// an announce is to register, to own and to list. That is also how to serve none but a
     /// few torrents.
     ///
+    /// This is in the clear and for everybody, also where the transport of the tracker lets in
+    /// members alone: who knows the hash of a torrent is told the addresses of the members who
+    /// own it, and is listed among them. A private tracker without a policy warns of it in the
+    /// log. A policy that lists identities lets none of these clients in, as they have none.
+    ///
     /// ```
     /// use bt_lite::{MemoryNetwork, tracker::Tracker};
     ///

@@ -1,7 +1,7 @@
 //! An identity and a trust: all that a transport needs to know whom it speaks to.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -46,6 +46,8 @@ struct AuthState {
     own: Arc<OwnCertificate>,
     trust: Arc<TrustState>,
     live: Arc<Live>,
+    /// Held while files are read again: what was read earlier must not come later.
+    reloading: Mutex<()>,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -70,11 +72,8 @@ impl Authenticator {
     /// expired, or the own certificate, where certificates count, has.
     pub fn new(identity: Identity, trust: Trust) -> Result<Self, AuthSetupError> {
         let trust = Arc::new(TrustState::new(trust)?);
-        if matches!(*trust, TrustState::Ca(..))
-            && let Some(at) = identity.expires_at()
-            && at <= SystemTime::now()
-        {
-            return Err(identity.expired(at));
+        if matches!(*trust, TrustState::Ca(..)) {
+            identity.check_expiry()?;
         }
         let live = Arc::new(Live::default());
         if let TrustState::Keys(keys) = &*trust {
@@ -93,6 +92,7 @@ impl Authenticator {
             own,
             trust,
             live,
+            reloading: Mutex::default(),
         }));
         let now = SystemTime::now();
         for notice in this.notices(now) {
@@ -121,17 +121,20 @@ impl Authenticator {
     ///
     /// A file that was not there before counts from now on. One that has vanished or that is
     /// broken leaves what was read from it before, and the others are read all the same.
+    /// Reloads that come at the same time are done one after the other.
     ///
     /// # Errors
     /// [`AuthSetupError`]: of the first file that cannot be used. The log has those of all.
     pub fn reload(&self) -> Result<(), AuthSetupError> {
         let state = &*self.0;
+        let reloading = state.reloading.lock();
+        let _reloading = reloading.unwrap_or_else(PoisonError::into_inner);
         // Each by itself: a broken certificate must not keep a revoked one in.
         let mut errors = state.trust.reload();
         let own = state.own.current().reloaded();
         self.recheck();
         let own = own.and_then(|new| match new {
-            Some(new) => state.own.set(new),
+            Some(new) => self.renew(new),
             None => Ok(()),
         });
         errors.extend(own.err());
@@ -218,6 +221,16 @@ impl Authenticator {
             .trust
             .check(first, between, Side::Client, UnixTime::now());
         checked.err().map(Notice::Refused)
+    }
+
+    /// Replaces the own certificate, unless certificates count and the new one has expired
+    /// already.
+    fn renew(&self, new: Identity) -> Result<(), AuthSetupError> {
+        if matches!(*self.0.trust, TrustState::Ca(..)) {
+            new.check_expiry()?;
+        }
+        self.0.own.set(new);
+        Ok(())
     }
 
     fn recheck(&self) {
@@ -363,15 +376,8 @@ impl OwnCertificate {
             .clone()
     }
 
-    /// Replaces it, unless the new one has expired already.
-    fn set(&self, new: Identity) -> Result<(), AuthSetupError> {
-        if let Some(at) = new.expires_at()
-            && at <= SystemTime::now()
-        {
-            return Err(new.expired(at));
-        }
+    fn set(&self, new: Identity) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
     }
 }
 

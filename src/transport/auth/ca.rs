@@ -30,7 +30,9 @@ use crate::transport::auth_error::AuthError;
 /// all the same, and the log names it too.
 ///
 /// What was revoked stays revoked as long as the program runs: a list goes on counting until
-/// a newer one of the same authority is in its place, also when its file vanishes or breaks.
+/// one of the same authority that is not older is in its place, also when its file vanishes or
+/// breaks. A list that is about a part of what is revoked (an issuing distribution point) is
+/// replaced only by one about the same part.
 #[derive(Debug, Clone)]
 pub struct Ca {
     authorities: Pem,
@@ -192,10 +194,15 @@ impl LoadedCa {
             }
             lists.push(Arc::new(list));
         }
-        // Nobody is let in again because a list is left out.
+        // Nobody is let in again because a list is left out, or an older one comes back. One
+        // that was beside it before takes its place only if it is newer.
         let is_replaced = |old: &RevocationList| {
             lists.iter().any(|new: &Arc<RevocationList>| {
-                new.issuer() == old.issuer() && self.signer(new) == self.signer(old)
+                let is_another = || new.is_newer(old) || !before.lists.contains(new);
+                **new == *old
+                    || (new.may_replace(old)
+                        && self.signer(new) == self.signer(old)
+                        && is_another())
             })
         };
         let old = before.lists.iter().chain(&before.kept);
@@ -266,14 +273,12 @@ impl LoadedCa {
             && !all.any(|other| other.issuer() == list.issuer() && other.next > list.next)
     }
 
-    /// How many of the authorities count.
-    pub(super) fn counting(&self, now: SystemTime) -> usize {
-        let counts = |authority: &&Authority| {
-            authority
-                .validity
-                .is_none_or(|validity| validity.is_now(now))
-        };
-        self.authorities.iter().filter(counts).count()
+    /// How many of the authorities have begun to count, and how many have ended. With these
+    /// two it is known which ones count: each begins and ends once.
+    pub(super) fn begun_and_over(&self, now: SystemTime) -> (usize, usize) {
+        let validities = self.authorities.iter().filter_map(|of| of.validity);
+        let begun = validities.clone().filter(|of| of.has_begun(now)).count();
+        (begun, validities.filter(|of| of.is_over(now)).count())
     }
 
     /// Checks the certificate of the other side, which has this side of the connection.

@@ -105,13 +105,16 @@ impl Identity {
         until.min()
     }
 
-    /// The error of it that it has expired.
-    pub(super) fn expired(&self, at: SystemTime) -> AuthSetupError {
+    /// Refuses one that has expired.
+    pub(super) fn check_expiry(&self) -> Result<(), AuthSetupError> {
+        let Some(at) = self.expires_at().filter(|at| *at <= SystemTime::now()) else {
+            return Ok(());
+        };
         let what = match &self.files {
             Some((certificates, _)) => certificates.at("the own certificate"),
             None => "the own certificate".to_owned(),
         };
-        AuthSetupError::Expired { what, at }
+        Err(AuthSetupError::Expired { what, at })
     }
 
     /// Reads the files again. Nothing if there are none.
@@ -152,7 +155,10 @@ impl Identity {
                         "the {key} is not that of the {certificate}, which must be the first: \
                          take the two that belong together"
                     ),
-                    error => format!("the {key} cannot be used ({error})"),
+                    error => format!(
+                        "the {key} cannot be used ({error}): take one of Ed25519, of ECDSA \
+                         (P-256 or P-384), or of RSA with 2048 to 4096 bits"
+                    ),
                 },
             }
         };

@@ -1,4 +1,7 @@
 //! Certificates, keys and revocation lists, from files or as values.
+//!
+//! No block is passed over in silence because its line has something else in it: a list that
+//! is not read revokes nobody. And nothing of a block is shown but its label: it may be a key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,12 +9,17 @@ use std::sync::Arc;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::der::printable;
 use super::error::AuthSetupError;
 use super::private_file::{read, read_private};
 
-/// The longest piece of a file that an error shows, in characters.
-const MAX_SHOWN: usize = 80;
+/// What a block begins with, before its label.
+const BEGIN: &str = "-----BEGIN ";
+
+/// What is behind the label.
+const DASHES: &str = "-----";
+
+/// The longest label that an error shows, in bytes: longer than all that are in use.
+const MAX_LABEL: usize = 32;
 
 /// Where a text in PEM is.
 #[derive(Debug, Clone)]
@@ -61,6 +69,7 @@ impl Pem {
             Self::Value(bytes) => bytes.to_vec(),
             Self::File(path) => read_private(path)?,
         };
+        self.check_lines(&bytes, KEY)?;
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| self.wrong(&bytes, KEY, error))
     }
 
@@ -72,12 +81,30 @@ impl Pem {
     }
 
     fn all<T: PemObject>(&self, bytes: &[u8], wanted: Wanted) -> Result<Vec<T>, AuthSetupError> {
+        self.check_lines(bytes, wanted)?;
         let all = T::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
         match all {
             Ok(all) if all.is_empty() => Err(self.wrong(bytes, wanted, Error::NoItemsFound)),
             Ok(all) => Ok(all),
             Err(error) => Err(self.wrong(bytes, wanted, error)),
         }
+    }
+
+    /// Refuses a block that does not begin on its own line, which the library passes over:
+    /// such are joined files of which one has no end of its last line.
+    fn check_lines(&self, bytes: &[u8], wanted: Wanted) -> Result<(), AuthSetupError> {
+        let text = String::from_utf8_lossy(bytes);
+        let Some(begin) = text.split(['\n', '\r']).find_map(crowded) else {
+            return Ok(());
+        };
+        let reason = match label_of(begin) {
+            Some(label) => format!(
+                "{BEGIN}{label}{DASHES} is not alone on its own line: put it there, without \
+                 spaces or a byte order mark before it"
+            ),
+            None => NOT_ALONE.to_owned(),
+        };
+        Err(self.broken(wanted.what, &reason))
     }
 
     /// What is wrong with it, in words for who has made the file.
@@ -87,12 +114,10 @@ impl Pem {
             Error::MissingSectionEnd { end_marker } => {
                 let end = String::from_utf8_lossy(&end_marker);
                 let end = end.trim_matches('-').trim_start_matches("END ");
+                let end = if is_label(end) { end } else { wanted.label };
                 format!("the line -----END {end}----- is missing: it is cut off, copy all of it")
             }
-            Error::IllegalSectionStart { line } => {
-                let line = printable(&String::from_utf8_lossy(&line), MAX_SHOWN);
-                format!("this line begins no block of PEM: {line}")
-            }
+            Error::IllegalSectionStart { .. } => NOT_ALONE.to_owned(),
             Error::Base64Decode(_) => {
                 "a block is no base64: it was changed, copy it once more".to_owned()
             }
@@ -124,24 +149,40 @@ impl Pem {
     }
 }
 
+const NOT_ALONE: &str = "what begins a block of PEM is not alone on its own line: put it there";
+
+/// What begins a block in this line, with all behind it, if it is not alone there.
+fn crowded(line: &str) -> Option<&str> {
+    let begin = &line[line.find(BEGIN)?..];
+    let label = begin.trim_end_matches(' ').strip_suffix(DASHES);
+    let label = label.and_then(|label| label.strip_prefix(BEGIN));
+    let is_alone = begin.len() == line.len() && label.is_some_and(|label| !label.contains(DASHES));
+    (!is_alone).then_some(begin)
+}
+
+/// The label of the block that begins here, if it is one.
+fn label_of(begin: &str) -> Option<&str> {
+    let (label, _) = begin.strip_prefix(BEGIN)?.split_once(DASHES)?;
+    is_label(label).then_some(label)
+}
+
+/// Whether this is a label, and no part of a key: that has small letters.
+fn is_label(text: &str) -> bool {
+    let of_label = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ';
+    text.len() <= MAX_LABEL && text.bytes().all(of_label)
+}
+
 /// What is there instead.
 fn missing(bytes: &[u8], Wanted { label, tool, .. }: Wanted) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let begin = |line: &str| {
-        let label = line
-            .trim()
-            .strip_prefix("-----BEGIN ")?
-            .strip_suffix("-----")?;
-        Some(printable(label, MAX_SHOWN))
-    };
-    let mut labels: Vec<_> = text.lines().filter_map(begin).collect();
+    let mut labels: Vec<_> = text.split(['\n', '\r']).filter_map(label_of).collect();
     labels.sort();
     labels.dedup();
     labels.truncate(4);
     if text.trim().is_empty() {
         return "it is empty".to_owned();
     }
-    if labels.iter().any(|found| found == "ENCRYPTED PRIVATE KEY") && label == KEY.label {
+    if labels.contains(&"ENCRYPTED PRIVATE KEY") && label == KEY.label {
         return format!(
             "it is locked with a passphrase, which nobody could enter: unlock it with \
              {tool} -in FILE -out NEW"

@@ -26,7 +26,8 @@ const CONTEXT: &str = "bt_lite 2026 secret of a swarm";
 ///
 /// It is random bytes, not a password: let [`generate`](Self::generate) or
 /// [`load_or_generate`](Self::load_or_generate) make it, or
-/// `openssl rand -hex 32 > FILE`. As text it is hexadecimal digits.
+/// `(umask 077; openssl rand -hex 32 > FILE)`, as nobody else may read the file. As text it
+/// is hexadecimal digits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,

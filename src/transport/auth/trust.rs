@@ -22,7 +22,9 @@ use crate::transport::identity::PeerIdentity;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
-    /// Whoever has a certificate of an authority.
+    /// Whoever has a certificate of an authority. Spawn
+    /// [`Authenticator::watch`](super::Authenticator::watch) with this one: what is in files
+    /// is read again by that, and connections with those whose certificates have expired end.
     Ca(Ca),
     /// Whoever has one of these keys.
     Keys(AllowedKeys),
@@ -120,7 +122,7 @@ impl TrustState {
             Self::Secret(_) => return Ok(()),
         };
         let (first, between) = chain.split_first().ok_or(AuthError::Missing)?;
-        let version = (current.times, current.ca.counting(now));
+        let version = (current.times, current.ca.begun_and_over(now));
         let is_now = |certificate: &CertificateDer<'_>| {
             Validity::of(certificate).is_some_and(|validity| validity.is_now(now))
         };
@@ -151,4 +153,62 @@ pub(super) fn identity_of(certificate: &CertificateDer<'_>) -> Result<PeerIdenti
     let certificate = EndEntityCert::try_from(certificate).map_err(broken)?;
     let key = certificate.subject_public_key_info();
     Ok(PeerIdentity::of_public_key(&key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    use rcgen::{KeyUsagePurpose, date_time_ymd};
+
+    use super::*;
+
+    fn params(name: &str, [from, until]: [i32; 2]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        params
+    }
+
+    fn authority(name: &str, years: [i32; 2]) -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = params(name, years);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn member_goes_with_its_authority_also_when_another_one_begins_meanwhile() {
+        let (old, new) = (
+            authority("old", [2020, 2150]),
+            authority("new", [2150, 2200]),
+        );
+        let key = KeyPair::generate().unwrap();
+        let member = params("member", [2020, 2200])
+            .signed_by(&key, &old)
+            .unwrap();
+        let chain = [member.der().clone()];
+        let trust = Trust::Ca(Ca::from_pem(&(old.pem() + &new.pem())));
+        let (trust, identity) = (
+            TrustState::new(trust).unwrap(),
+            identity_of(&chain[0]).unwrap(),
+        );
+        let (checked, year) = (Checked::default(), Duration::from_secs(365 * 24 * 60 * 60));
+        let check = |years: u32| {
+            let now = SystemTime::UNIX_EPOCH + years * year;
+            trust.check_again(identity, (&chain, Side::Client), &checked, now)
+        };
+        for years in [60, 150] {
+            assert_eq!(check(years), Ok(()));
+        }
+        let over = check(190);
+        assert!(
+            matches!(over, Err(AuthError::AuthorityExpired { .. })),
+            "{over:?}"
+        );
+        // The clock was wrong.
+        assert_eq!(check(150), Ok(()));
+    }
 }

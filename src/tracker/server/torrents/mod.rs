@@ -15,7 +15,7 @@ mod udp;
 use std::sync::Arc;
 
 use tokio::net::UdpSocket;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::config::BindError;
 use super::service::Service;
@@ -35,6 +35,7 @@ pub(super) async fn serve_http(service: &Arc<Service>, addr: Addr) -> Result<Add
     let local = listener.local_addr().clone();
     service.tasks.spawn(http::accept(service.clone(), listener));
     info!(addr = %local, "BitTorrent clients are served over HTTP");
+    warn_of_strangers(service, &local);
     Ok(local)
 }
 
@@ -56,7 +57,19 @@ pub(super) async fn serve_udp(
         .tasks
         .spawn(udp::serve(service.clone(), socket, local.clone(), ids));
     info!(addr = %local, "BitTorrent clients are served over UDP");
+    warn_of_strangers(service, &local);
     Ok(local)
+}
+
+/// The transport of a private tracker keeps strangers out, and this lets them in.
+fn warn_of_strangers(service: &Service, addr: &Addr) {
+    if service.authenticates && service.access.is_none() {
+        warn!(
+            %addr,
+            "strangers are served in the clear by a private tracker without an access policy: \
+             who knows the hash of a torrent is told which members have it"
+        );
+    }
 }
 
 /// A tracker that stops serves nobody any more.
