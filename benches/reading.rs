@@ -15,10 +15,11 @@
 //! Without any travel time, one owner cannot keep the bound: its line carries a block at
 //! the moment of the seek. So these settings have a line of their own. The bound leaves out
 //! what an owner has handed to its network and takes back no more: the block that was asked
-//! for last, `PlannerConfig::slack`, and a millisecond of timers for each block. For 8 MiB
-//! from one owner that is 26, 5 and 5 of 104 ms, so no seek is below 1.35. What is above
-//! that (1.46) is asked for too early: between blocks that follow one another without a
-//! pause the way seems 13 ms long, as the shortest round trip was measured behind a queue.
+//! for last, `PlannerConfig::slack`, and the timers. For 8 MiB from one owner, whose blocks
+//! have 2 KiB, that is 13, 5 and 2 of 104 ms, so the longest seek cannot be below 1.19. What
+//! is above that (1.38) is asked for too early: behind the queue of the first requests the
+//! way seems 20 ms longer than it is. With a round trip of 20 ms the bound has room for what
+//! cannot be taken back, and what is above 1 (1.15) is of the same kind.
 
 // Helpers of tests and benchmarks.
 #![allow(clippy::unwrap_used)]

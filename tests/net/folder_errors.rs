@@ -280,6 +280,12 @@ async fn what_not_every_system_can_have_is_not_shared() {
         matches!(error, FolderError::Storage(StorageError::Io { .. })),
         "{error}"
     );
+    // What is no directory at all is known by its path.
+    pipe(&at("pipe"));
+    for path in ["pipe", "aux.c", "aux.c/x"].map(at) {
+        let error = owner.share_folder(&path).await.unwrap_err();
+        assert_eq!(error, StorageError::NotADirectory { path }.into());
+    }
     assert_eq!(owner.folders(), []);
 }
 

@@ -1,10 +1,12 @@
 //! The files of folders: who serves which of them for how long, what travels, and what
 //! trackers hear.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use bt_lite::tracker::{ClientConfig, TrackerClient, TrackerError};
-use bt_lite::{ContentId, DownloadKey, FolderError, FolderOptions};
+use bt_lite::{ContentId, DownloadKey, FolderError, FolderOptions, PeerEvent};
+use futures::StreamExt;
 
 use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sharing_again, tree, write};
@@ -115,6 +117,26 @@ on_all_networks! {
         let options = FolderOptions::new().name(named("again"));
         let error = leecher.download_folder_with(folder.id, options).await;
         assert_eq!(error, Err(FolderError::AlreadyHere { id: folder.id }));
+    }
+
+    async fn owners_of_its_files_are_told_of_by_the_peer(world: World) {
+        let dirs = Dirs::new();
+        many(&dirs.folder(), 5);
+        let owner = world.node("owner").await.peer;
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
+        let leecher = on_files(&world, "leecher", dirs.to.path()).await;
+        let mut events = leecher.events();
+        let mut download = leecher.download_folder(shared.id);
+        (&mut download).await.unwrap();
+        let mut expected: BTreeSet<_> = download.files().iter().map(|file| file.id).collect();
+        assert_eq!(expected.len(), 5);
+        expected.insert(shared.id);
+        while !expected.is_empty() {
+            if let PeerEvent::OwnerJoined { id, owner: who } = soon(events.next()).await.unwrap() {
+                assert!(expected.remove(&id), "{id}");
+                assert_eq!(who.peer, owner.id());
+            }
+        }
     }
 
     async fn two_folders_with_the_same_files_are_fetched_at_once(world: World) {

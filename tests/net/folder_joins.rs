@@ -219,6 +219,48 @@ async fn what_all_want_of_a_folder_that_is_not_found_yet_outlives_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wrong_path_among_those_that_were_recorded_leaves_the_others_alone() {
+    let mut scene = Scene::new().await;
+    let nowhere = || path("nowhere");
+    for is_all in [false, true] {
+        let peer = scene.start("one").await;
+        let wrong = by_name(&peer, part("nowhere").paused(PauseOptions::new()));
+        pauses(&wrong).await;
+        let right = (!is_all).then(|| by_name(&peer, part("dir-3")));
+        if let Some(right) = &right {
+            pauses(right).await;
+        }
+        sleep(SECOND).await;
+        peer.shutdown().await;
+        let peer = scene.start("two").await;
+        let again = peer.get_folder(named("folder")).unwrap();
+        let error = FolderError::NoSuchPath { path: nowhere() };
+        if is_all {
+            again.resume();
+            assert_eq!(again.await, Err(error));
+            peer.shutdown().await;
+            continue;
+        }
+        // Who wanted it asks again, and is told.
+        let wrong = by_name(&peer, part("nowhere"));
+        let mut events = again.events();
+        again.resume();
+        let told = FolderEvent::NoSuchPath { path: nowhere() };
+        until(&mut events, |event| *event == told).await;
+        assert_eq!(wrong.await, Err(error));
+        assert_eq!(again.await.unwrap().files, 1);
+        // It is recorded no longer, as nothing is.
+        peer.shutdown().await;
+        let peer = scene.start("three").await;
+        assert_eq!(only(&peer).state, ContentState::Seeding);
+        peer.unshare(&scene.folder.id).await;
+        peer.shutdown().await;
+        std::fs::remove_dir_all(scene.dirs.to.path().join("folder")).unwrap();
+    }
+    scene.tracker_goes().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn folder_that_was_found_is_joined_by_the_name_it_was_asked_for_by() {
     let mut scene = Scene::new().await;
     let peer = scene.start("one").await;

@@ -217,6 +217,9 @@ fn download_events(forms: &mut Forms) {
     let events = [
         FolderEvent::Found(folder.clone()),
         FolderEvent::FileDone(file),
+        FolderEvent::NoSuchPath {
+            path: "docs/a".parse().unwrap(),
+        },
         FolderEvent::Progress(so_far),
         FolderEvent::Paused,
         FolderEvent::Unpaused,

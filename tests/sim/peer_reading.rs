@@ -41,7 +41,7 @@ fn slow_lines(shares: &[u64], ms: u64) -> Setting {
 
 #[tokio::test(start_paused = true)]
 async fn reader_never_waits_for_what_a_slow_owner_was_asked_for_first() {
-    for ms in [0, 200] {
+    for ms in [0, 20, 200] {
         let setting = slow_lines(&[2, 1], ms);
         let without = soon(download_only(&setting)).await;
         let figures = soon(read(&setting, &[(0, LENGTH)])).await;
@@ -59,6 +59,7 @@ async fn seek_takes_two_round_trips_and_a_chunk_at_most() {
     let settings = [
         setting(&[1; 4], 200),
         slow_lines(&[1, 1], 0),
+        slow_lines(&[2, 1], 20),
         slow_lines(&[2, 1], 200),
     ];
     for setting in settings {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bt_lite::peer::PeerConfig;
 use bt_lite::{
     Advice, ContentId, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
-    MemoryStorage, Peer, StallReason, TrackerError,
+    MemoryStorage, PauseOptions, Peer, StallReason, TrackerError,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -142,6 +142,72 @@ async fn tracker_that_comes_up_and_knows_nothing_ends_the_wait() {
     let error = soon(leecher.peer.download(named("y"))).await.unwrap_err();
     assert!(matches!(error, DownloadError::NotFound { .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn search_goes_on_after_a_pause_as_it_was() {
+    // The tracker returns while the download is paused, and knows nobody at first; or it is
+    // paused meanwhile.
+    for paused_before in [true, false] {
+        let (mut world, owner, _) = world().await;
+        let leecher = leecher(&world, PeerConfig::default()).await;
+        let (download, mut events) = waits(&leecher).await;
+        world.network().partition(&["owner"], &["tracker"]);
+        let pause = async |events: &mut DownloadEvents| {
+            download.pause(PauseOptions::new());
+            assert_eq!(next(events).await, DownloadEvent::Paused);
+        };
+        if paused_before {
+            pause(&mut events).await;
+        }
+        world.network().refuse("tracker", false);
+        world.tracker = bind_tracker(world.network(), 2).await;
+        if !paused_before {
+            let event = next(&mut events).await;
+            assert_eq!(event, DownloadEvent::Stalled(StallReason::NoOwners));
+            pause(&mut events).await;
+        }
+        while world.tracker.stats().registry.peers == 0 {
+            sleep(Duration::from_secs(1)).await;
+        }
+        download.resume();
+        assert_eq!(next(&mut events).await, DownloadEvent::Unpaused);
+        let event = next(&mut events).await;
+        assert_eq!(event, DownloadEvent::Stalled(StallReason::NoOwners));
+        world.network().heal();
+        soon(download).await.unwrap();
+        drop(owner);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_neither_count_as_patience_nor_renew_it() {
+    let (world, _owner, _) = world().await;
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Some(Duration::from_secs(60));
+    let leecher = leecher(&world, config).await;
+    let mut active = Duration::ZERO;
+    let (download, mut events) = waits(&leecher).await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        sleep(Duration::from_secs(15)).await;
+        download.pause(PauseOptions::new());
+        // It says again that the tracker is away.
+        while next(&mut events).await != DownloadEvent::Paused {}
+        active += begun.elapsed();
+        sleep(MINUTES).await;
+        download.resume();
+        assert_eq!(next(&mut events).await, DownloadEvent::Unpaused);
+    }
+    let begun = Instant::now();
+    let error = soon(download).await.unwrap_err();
+    assert!(matches!(error, DownloadError::NoTracker { .. }), "{error}");
+    active += begun.elapsed();
+    let expected = Duration::from_secs(60);
+    assert!(
+        active.abs_diff(expected) < Duration::from_secs(1),
+        "{active:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

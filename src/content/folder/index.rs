@@ -120,8 +120,7 @@ impl FolderIndex {
     pub fn select(&self, paths: &[FolderPath]) -> Result<Self, FolderPath> {
         let mut chosen = vec![false; self.entries.len()];
         for path in paths {
-            // What is within a path comes right behind it.
-            let start = self.entries.partition_point(|entry| entry.path < *path);
+            let start = self.first_at(path);
             let within = self.entries[start..].iter();
             let within = within
                 .take_while(|entry| entry.path.is_within(path))
@@ -136,6 +135,18 @@ impl FolderIndex {
         Ok(Self {
             entries: entries.map(|(entry, _)| entry.clone()).collect(),
         })
+    }
+
+    /// Where the entries at a path begin, or within it: they come right behind it.
+    fn first_at(&self, path: &FolderPath) -> usize {
+        self.entries.partition_point(|entry| entry.path < *path)
+    }
+
+    /// Whether there is something at a path, or within it.
+    #[cfg(feature = "file-storage")]
+    pub(crate) fn has(&self, path: &FolderPath) -> bool {
+        let first = self.entries.get(self.first_at(path));
+        first.is_some_and(|entry| entry.path.is_within(path))
     }
 
     /// The entries of which this is true for their numbers.

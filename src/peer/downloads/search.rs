@@ -6,6 +6,7 @@
 //!       └────────────────────┴──▶ not known, but the tracker has only just come back:
 //!                                 its owners are on their way, so it is asked again
 //! ```
+//! A search outlives the pauses of its download: it goes on as it was.
 
 use std::time::Duration;
 
@@ -49,6 +50,26 @@ enum SearchState {
     Returned { until: Instant },
 }
 
+/// Time that is spent in vain until this is dropped, also with the future that holds it: one
+/// whose download is paused goes on later.
+struct Spending<'a> {
+    all: &'a mut Duration,
+    since: Instant,
+}
+
+impl<'a> Spending<'a> {
+    fn on(all: &'a mut Duration) -> Self {
+        let since = Instant::now();
+        Self { all, since }
+    }
+}
+
+impl Drop for Spending<'_> {
+    fn drop(&mut self) {
+        *self.all += self.since.elapsed();
+    }
+}
+
 /// Why nothing was found.
 pub(in crate::peer) enum Missed {
     /// Another try would end in the same way.
@@ -81,12 +102,11 @@ impl<'a> Search<'a> {
     ///
     /// Cancel safe.
     pub(in crate::peer) async fn ask(&mut self) -> Result<Found, Missed> {
-        let begun = Instant::now();
         self.recoveries.mark_unchanged();
+        let is_late = !matches!(self.state, SearchState::Untried);
+        let spending = is_late.then(|| Spending::on(&mut self.spent));
         let asked = find(self.shared, self.key.clone(), &self.owners).await;
-        if !matches!(self.state, SearchState::Untried) {
-            self.spend(begun);
-        }
+        drop(spending);
         match asked {
             Ok(found) if found.owners.is_empty() && self.owners.is_empty() => match self.returned()
             {
@@ -114,7 +134,10 @@ impl<'a> Search<'a> {
     /// # Errors
     /// The last one, when the patience ends.
     pub(in crate::peer) async fn wait(&mut self) -> Result<(), DownloadError> {
-        let begun = Instant::now();
+        let left = self
+            .patience
+            .map(|patience| patience.saturating_sub(self.spent));
+        let spending = Spending::on(&mut self.spent);
         let pause = match self.state {
             SearchState::Returned { .. } => ASK_RETURNED,
             _ => ASK_AGAIN,
@@ -127,16 +150,14 @@ impl<'a> Search<'a> {
                 () = sleep(pause) => {}
             }
         };
-        let is_over = match self.patience {
-            Some(patience) => timeout(patience.saturating_sub(self.spent), again)
-                .await
-                .is_err(),
+        let is_over = match left {
+            Some(left) => timeout(left, again).await.is_err(),
             None => {
                 again.await;
                 false
             }
         };
-        self.spend(begun);
+        drop(spending);
         match is_over {
             true => Err(self.given_up()),
             false => Ok(()),
@@ -163,11 +184,6 @@ impl<'a> Search<'a> {
                 until.is_some()
             }
         }
-    }
-
-    /// The time since then was spent in vain.
-    pub(in crate::peer) fn spend(&mut self, since: Instant) {
-        self.spent += since.elapsed();
     }
 
     fn given_up(&self) -> DownloadError {

@@ -430,9 +430,18 @@ impl DownloadTask {
                 return Ok(start);
             }
         }
-        let lookup =
-            self.while_running(async || Box::pin(self.find(&key, &wanted, &options)).await);
-        let (found, place) = match Box::pin(lookup).await? {
+        let mut search = Search::new(shared, key.clone(), &[]);
+        let lookup = loop {
+            let mut pauses = self.unpaused().await;
+            tokio::select! {
+                biased;
+                Ok(_) = pauses.wait_for(Option::is_some) => {}
+                lookup = Box::pin(self.find(&key, &mut search, &wanted, &options)) => {
+                    break lookup?;
+                }
+            }
+        };
+        let (found, place) = match lookup {
             Lookup::Found(found, place) => (found, place),
             Lookup::Stored(start) => return Ok(start),
         };
@@ -500,10 +509,10 @@ impl DownloadTask {
     async fn find(
         &self,
         key: &ContentKey,
+        search: &mut Search<'_>,
         wanted: &WantedNames,
         options: &DownloadOptions,
     ) -> Result<Lookup, DownloadError> {
-        let mut search = Search::new(&self.shared, key.clone(), &[]);
         let mut changes = self.control.settings();
         let mut place = self.place().await?;
         loop {
@@ -525,12 +534,11 @@ impl DownloadTask {
             }
             drop(place);
             let aside = self.ticket.step_aside();
-            let begun = Instant::now();
             tokio::select! {
                 biased;
                 waited = search.wait() => waited?,
                 // Perhaps there is an owner now.
-                Ok(()) = changes.changed() => search.spend(begun),
+                Ok(()) = changes.changed() => {}
             }
             aside.return_to_line();
             place = self.place().await?;
@@ -570,6 +578,18 @@ impl DownloadTask {
     where
         F: Future<Output = T>,
     {
+        loop {
+            let mut pauses = self.unpaused().await;
+            tokio::select! {
+                biased;
+                Ok(_) = pauses.wait_for(Option::is_some) => {}
+                done = step() => return done,
+            }
+        }
+    }
+
+    /// Waits until the download is not paused. Returns who hears when it is again.
+    async fn unpaused(&self) -> watch::Receiver<Option<PauseOptions>> {
         let (mut pauses, mut settings) = (self.control.pauses(), self.control.settings());
         loop {
             let pause = *pauses.borrow_and_update();
@@ -591,11 +611,7 @@ impl DownloadTask {
                 self.ticket.enter();
                 self.show_paused(false);
             }
-            tokio::select! {
-                biased;
-                Ok(_) = pauses.wait_for(Option::is_some) => {}
-                done = step() => return done,
-            }
+            return pauses;
         }
     }
 

@@ -245,6 +245,20 @@ impl FolderControl {
         wanted
     }
 
+    /// What is wanted was recorded, perhaps by several who knew nothing of each other: what the
+    /// folder lacks is wanted no longer, unless it lacks all of it. Returns these paths.
+    pub(super) fn leave_out_missing(&self, whole: &FolderIndex) -> Vec<FolderPath> {
+        let mut missing = Vec::new();
+        self.selection.send_if_modified(|selection| {
+            missing = selection.leave_out_missing(whole);
+            !missing.is_empty()
+        });
+        if !missing.is_empty() {
+            self.note_change();
+        }
+        missing
+    }
+
     /// From now on nothing more can be wanted, if this is still all that is.
     pub(super) fn seal(&self, seen: &Selection) -> bool {
         let mut sealed = false;

@@ -81,6 +81,8 @@ pub(in crate::peer) struct FolderTask {
     asked: Option<ContentName>,
     stored_as: Option<ContentName>,
     overwrites: bool,
+    /// Whether it was recorded before the peer was started.
+    is_restored: bool,
 }
 
 /// What is known of a download that was recorded before the peer was started.
@@ -124,6 +126,7 @@ impl FolderTask {
         if let Some(limits) = options.limits {
             control.set_limits(limits);
         }
+        let is_restored = restored.is_some();
         let record = restored.as_ref().map(|restored| restored.record);
         let record = PauseRecord::new(shared, record);
         let is_possible = options.wrong.is_none()
@@ -170,6 +173,7 @@ impl FolderTask {
             asked: asked.clone(),
             stored_as: options.name.clone(),
             overwrites: options.if_taken == IfTaken::Overwrite,
+            is_restored,
         };
         if let Some((other, part)) = other {
             task.joins(&other, part);

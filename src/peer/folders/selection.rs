@@ -62,6 +62,21 @@ impl Selection {
         }
     }
 
+    /// Leaves out the paths at which the folder has nothing, unless there are no others.
+    /// Returns them.
+    pub(super) fn leave_out_missing(&mut self, whole: &FolderIndex) -> Vec<FolderPath> {
+        let Some(paths) = &mut self.paths else {
+            return Vec::new();
+        };
+        let is_there = |path: &FolderPath| whole.has(path);
+        let (there, missing): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(is_there);
+        if there.is_empty() {
+            return Vec::new();
+        }
+        *paths = there;
+        missing
+    }
+
     /// Whether all of this is wanted already.
     fn covers(&self, more: &[FolderPath]) -> bool {
         match &self.paths {
@@ -77,6 +92,31 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::{ContentId, FolderEntry};
+
+    #[test]
+    fn paths_that_the_folder_lacks_are_left_out_unless_all_are() {
+        let paths = |texts: &[&str]| -> Vec<FolderPath> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let id = ContentId::of(b"");
+        let files = paths(&["a", "b/c"]).into_iter();
+        let whole = files.map(|path| FolderEntry::file(path, id, 0)).collect();
+        let whole = FolderIndex::new(whole).unwrap();
+        for (wanted, left, missing) in [
+            (
+                &["b", "x", "a", "b/d"][..],
+                &["b", "a"][..],
+                &["x", "b/d"][..],
+            ),
+            (&["x"], &["x"], &[]),
+            (&[], &[], &[]),
+        ] {
+            let mut selection = Selection::new(paths(wanted));
+            assert_eq!(selection.leave_out_missing(&whole), paths(missing));
+            assert_eq!(selection.paths(), paths(left));
+        }
+    }
 
     #[test]
     fn what_both_want_is_wanted_until_it_is_sealed() {

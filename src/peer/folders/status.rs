@@ -78,6 +78,9 @@ pub(in crate::peer) struct FolderStatus {
     /// The files that are here.
     #[cfg(feature = "file-storage")]
     pub(in crate::peer) files: FileLog,
+    /// Paths that were wanted, and at which the folder has nothing.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) missing: Vec<FolderPath>,
     /// What has arrived for all files together.
     pub(in crate::peer) totals: Progress,
     pub(in crate::peer) paused: bool,

@@ -28,6 +28,13 @@ use crate::protocol::{Addr, AddrError};
 
 /// What happens to a download of a folder. With the feature `serde` it is saved as a
 /// [`DownloadEvent`](crate::DownloadEvent) is.
+///
+/// Who sends is not among them. The files of a folder are contents of their own, each with
+/// links of its own, so an owner joins and leaves as many times as there are files.
+/// [`Peer::events`](crate::Peer::events) tells of each time
+/// ([`OwnerJoined`](crate::PeerEvent::OwnerJoined), [`OwnerLeft`](crate::PeerEvent::OwnerLeft),
+/// [`Banned`](crate::PeerEvent::Banned)) with the id of a file, or with that of the folder if
+/// it is about the index. [`FolderDownload::files`] knows the paths of these ids.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(
@@ -38,6 +45,13 @@ use crate::protocol::{Addr, AddrError};
 pub enum FolderEvent {
     /// The index is here: how many files are wanted, and how many bytes.
     Found(Folder),
+    /// The folder has nothing at a path that one of the handles of this download wanted
+    /// before the peer was started again. The others go on without it; a download that asks
+    /// for it again fails with [`FolderError::NoSuchPath`]. Comes once in each stream.
+    NoSuchPath {
+        /// The path.
+        path: FolderPath,
+    },
     /// How far the download is. Events that are not read merge into the latest.
     Progress(FolderProgress),
     /// A file is complete and durable. It appears in its place with all that is wanted, so
@@ -289,6 +303,7 @@ impl FolderDownload {
             left: self.left.clone(),
             paused: false,
             found: false,
+            missing: 0,
             files: 0,
             shown: FolderProgress::default(),
             stall: None,
@@ -497,6 +512,8 @@ struct News {
     left: CancellationToken,
     paused: bool,
     found: bool,
+    /// How many paths that the folder lacks were told.
+    missing: usize,
     /// How many files that are done were told.
     files: usize,
     shown: FolderProgress,
@@ -553,6 +570,13 @@ impl News {
             self.stall = status.stall;
             let event = status.stall.map(FolderEvent::Stalled);
             return Some(event.unwrap_or(FolderEvent::Resumed));
+        }
+        if self.found
+            && let Some(path) = status.missing.get(self.missing)
+        {
+            self.missing += 1;
+            let path = path.clone();
+            return Some(FolderEvent::NoSuchPath { path });
         }
         if self.found
             && let Some(file) = status.file_done(self.files)

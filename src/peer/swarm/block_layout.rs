@@ -11,9 +11,12 @@ const MIN_BLOCK_LEN: u64 = 16 << 10;
 /// many links can help with one chunk, and finish the last one together.
 const BLOCKS_PER_CHUNK: u64 = 4;
 
-/// The shortest block in bytes of a content that is read: what a line of 10 Mbit/s carries
-/// in 3 ms. Shorter ones would cost too much for each.
-const MIN_READING_BLOCK_LEN: u64 = 4 << 10;
+/// The shortest block in bytes of a content that is read. What a reader wants next waits
+/// behind the block that a line carries, and what several lines bring of a chunk ends together
+/// only as far as it is cut: a line of 1 Mbit/s needs 16 ms for this one. Shorter ones would
+/// cost too much for each, and [`MAX_REQUESTS`](crate::protocol::limits::MAX_REQUESTS) of
+/// them are 1 MiB, as much as a line of 160 Mbit/s carries in 50 ms.
+const MIN_READING_BLOCK_LEN: u64 = 2 << 10;
 
 /// Into how many blocks a chunk is cut that is read, if the bounds of a block allow it.
 const READING_BLOCKS_PER_CHUNK: u64 = 16;

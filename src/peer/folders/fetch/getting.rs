@@ -56,6 +56,7 @@ impl FolderTask {
     pub(super) async fn fetch_into(&self, job: &Job, length: u64) -> Result<Folder, FolderError> {
         let obtain = &job.obtain;
         let (whole, bytes) = index(obtain, &job.names.listed, length).await?;
+        self.leave_out_missing(&whole);
         // Before anything is looked for.
         self.selected(&whole)?;
         let mut base = match &job.here {
@@ -114,6 +115,22 @@ impl FolderTask {
             }
         }
         Ok(folder)
+    }
+
+    /// What was recorded of a download before the peer was started is what all of its handles
+    /// wanted. What one of them wanted in vain is no reason that the others get nothing.
+    fn leave_out_missing(&self, whole: &FolderIndex) {
+        if !self.is_restored {
+            return;
+        }
+        let missing = self.control().leave_out_missing(whole);
+        for path in &missing {
+            tracing::warn!(%path, "the folder has nothing at a path that was wanted");
+        }
+        if !missing.is_empty() {
+            self.status
+                .send_modify(|status| status.missing.extend(missing));
+        }
     }
 
     /// What is wanted now.

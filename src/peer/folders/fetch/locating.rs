@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::super::error::FolderError;
 use super::super::here::intact;
 use super::super::status::Folder;
@@ -30,8 +28,14 @@ impl FolderTask {
         {
             return outcome.map(Located::Here);
         }
-        let found = self.while_unpaused(|| Box::pin(self.find(key.clone())));
-        let found = found.await?;
+        let mut search = Search::new(&self.shared, key.clone(), &[]);
+        let found = loop {
+            let mut changes = self.unpaused().await;
+            let found = Box::pin(self.find(&mut search));
+            if let Some(found) = self.until_paused(&mut changes, found).await {
+                break found?;
+            }
+        };
         if let ContentKey::Name(_) = key
             && let Some(outcome) = self.claim(found.id, homes, request).await
         {
@@ -139,8 +143,7 @@ impl FolderTask {
     }
 
     /// Finds the folder, and says so when no tracker answers.
-    async fn find(&self, key: ContentKey) -> Result<Found, FolderError> {
-        let mut search = Search::new(&self.shared, key, &[]);
+    async fn find(&self, search: &mut Search<'_>) -> Result<Found, FolderError> {
         let mut changes = self.control().changes();
         loop {
             changes.mark_unchanged();
@@ -153,12 +156,11 @@ impl FolderTask {
                 Err(Missed::Finally(error)) => return Err(error.into()),
                 Err(Missed::Yet(reason)) => self.show_stall(Some(reason)),
             }
-            let begun = Instant::now();
             tokio::select! {
                 biased;
                 waited = search.wait() => waited?,
                 // Perhaps there is an owner now.
-                Ok(()) = changes.changed() => search.spend(begun),
+                Ok(()) = changes.changed() => {}
             }
         }
     }

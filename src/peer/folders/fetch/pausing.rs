@@ -1,8 +1,9 @@
 //! How the download of a folder is paused, how that is shown, and how it is recorded.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::super::pause_record::RecordPlace;
 use super::super::paused_form::FolderForm;
@@ -15,29 +16,32 @@ use crate::protocol::ContentKey;
 use crate::storage::FolderHome;
 
 impl FolderTask {
-    /// Does something while the download is not paused, and does it again from the
-    /// beginning when it was paused meanwhile. `step` has to be cancel safe.
-    pub(super) async fn while_unpaused<T, F>(&self, mut step: impl FnMut() -> F) -> T
-    where
-        F: Future<Output = T>,
-    {
+    /// Waits until the download is not paused. Returns who hears of changes.
+    pub(super) async fn unpaused(&self) -> watch::Receiver<()> {
         let mut changes = self.control().changes();
         loop {
             changes.mark_unchanged();
-            if self.note_pause(None).await.is_some() {
-                // The sender is in the control.
-                let _ = changes.changed().await;
-                continue;
+            if self.note_pause(None).await.is_none() {
+                return changes;
             }
-            let mut work = pin!(step());
-            loop {
-                tokio::select! {
-                    biased;
-                    Ok(()) = changes.changed() => if self.note_pause(None).await.is_some() {
-                        break;
-                    },
-                    done = &mut work => return done,
-                }
+            // The sender is in the control.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Does something until the download is paused. `work` has to be cancel safe.
+    pub(super) async fn until_paused<T>(
+        &self,
+        changes: &mut watch::Receiver<()>,
+        mut work: impl Future<Output = T> + Unpin,
+    ) -> Option<T> {
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = changes.changed() => if self.note_pause(None).await.is_some() {
+                    return None;
+                },
+                done = &mut work => return Some(done),
             }
         }
     }

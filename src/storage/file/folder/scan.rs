@@ -1,6 +1,7 @@
 //! Lists what is in a folder. Reads no file.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ pub(crate) async fn scan_folder(
 
 fn scan(root: TreeRoot, pool: FilePool) -> Result<ScannedFolder, ScanError> {
     let opened = root.open();
-    let dir = opened.map_err(|e| refused("opening", &root.path(), e))?;
+    let dir = opened.map_err(|e| not_opened(&root.path(), e))?;
     let mut scan = Scan {
         path: root.path(),
         root,
@@ -92,6 +93,17 @@ fn scan(root: TreeRoot, pool: FilePool) -> Result<ScannedFolder, ScanError> {
     };
     scan.folder(&dir, "")?;
     Ok(scan.found)
+}
+
+/// The error of what should be a folder and could not be opened as one.
+fn not_opened(path: &Path, error: Refused) -> StorageError {
+    match error {
+        Refused::Io(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let path = path.to_path_buf();
+            StorageError::NotADirectory { path }
+        }
+        error => refused("opening", path, error),
+    }
 }
 
 struct Scan {
