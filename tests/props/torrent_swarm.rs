@@ -262,3 +262,79 @@ fn seeder_serves_ranges_that_are_not_its_own_blocks() {
         assert!(outputs(&mut swarm).contains(&refused));
     }
 }
+
+/// Somebody else has put a piece into the storage.
+#[test]
+fn chunk_that_is_found_is_verified_and_not_asked_for() {
+    let now = Instant::now();
+    let sample = Sample::torrent_v1(12 * (32 << 10), 32 << 10);
+    let mut swarm = open(now, &sample);
+    join(now, &mut swarm);
+    let asked = requests(&outputs(&mut swarm));
+    let first = asked[0].chunk;
+    let of_first = asked.iter().filter(|block| block.chunk == first).count();
+    let not_asked = swarm.manifest().unwrap().geometry().indices();
+    let not_asked = not_asked
+        .rev()
+        .find(|chunk| asked.iter().all(|block| block.chunk != *chunk));
+    let found: Vec<ChunkIndex> = [Some(first), not_asked].into_iter().flatten().collect();
+    swarm.chunks_found(now, &found);
+    let now_done = outputs(&mut swarm);
+    let cancels = |output: &&Output| {
+        matches!(output, Output::Send { message: PeerMessage::Cancel(block), .. }
+            if block.chunk == first)
+    };
+    assert_eq!(now_done.iter().filter(cancels).count(), of_first);
+    let looked_at = now_done.iter().filter_map(|output| match output {
+        Output::Recheck { chunk } => Some(*chunk),
+        _ => None,
+    });
+    let mut looked_at: Vec<ChunkIndex> = looked_at.collect();
+    looked_at.sort_unstable();
+    let mut all = found.clone();
+    all.sort_unstable();
+    assert_eq!(looked_at, all);
+    assert!(
+        requests(&now_done)
+            .iter()
+            .all(|block| !found.contains(&block.chunk))
+    );
+    // What comes of it all the same is not wanted, and nobody is blamed.
+    swarm.chunks_found(now, &found);
+    assert!(outputs(&mut swarm).is_empty(), "found twice");
+    swarm.chunk_rechecked(now, first, true);
+    assert_eq!(swarm.verified_chunks().unwrap().count(), 1);
+    if let Some(bad) = not_asked {
+        swarm.chunk_rechecked(now, bad, false);
+        let again = requests(&outputs(&mut swarm));
+        let others = swarm.under_way();
+        assert!(again.iter().any(|block| block.chunk == bad) || !others.contains(&bad));
+        assert_eq!(swarm.verified_chunks().unwrap().count(), 1);
+    }
+}
+
+/// What somebody else fetches is asked for when nothing else is left.
+#[test]
+fn chunks_that_come_elsewhere_are_the_last() {
+    let now = Instant::now();
+    let sample = Sample::torrent_v1(8 * (16 << 10), 16 << 10);
+    let mut swarm = open(now, &sample);
+    let chunks = swarm.manifest().unwrap().geometry().chunks();
+    let mut elsewhere = Bitfield::none(chunks);
+    (0..chunks / 2).for_each(|chunk| _ = elsewhere.insert(ChunkIndex(chunk)));
+    swarm.set_elsewhere(Some(elsewhere.clone()));
+    join(now, &mut swarm);
+    let asked = requests(&outputs(&mut swarm));
+    let (others, last) = asked.split_at(asked.len().min(chunks as usize / 2));
+    assert!(!others.is_empty());
+    assert!(
+        others.iter().all(|block| !elsewhere.contains(block.chunk)),
+        "{others:?}"
+    );
+    assert!(
+        last.iter().all(|block| elsewhere.contains(block.chunk)),
+        "{last:?}"
+    );
+    let under_way = swarm.under_way();
+    assert!(asked.iter().all(|block| under_way.contains(&block.chunk)));
+}

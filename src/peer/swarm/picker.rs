@@ -27,6 +27,10 @@ pub struct Picker {
     waiting: Bitfield,
     /// Chunks that are asked for in another order, and not found here.
     reserved: Option<Bitfield>,
+    /// Chunks that come in another way, as it seems. Not found either, as long as they are
+    /// [passed over](Self::pass_over).
+    elsewhere: Option<Bitfield>,
+    takes_all: bool,
     rng: fastrand::Rng,
 }
 
@@ -49,6 +53,8 @@ impl Picker {
             levels: vec![0, 0],
             waiting: Bitfield::none(chunks),
             reserved: None,
+            elsewhere: None,
+            takes_all: false,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -83,10 +89,27 @@ impl Picker {
         self.reserved = chunks.cloned();
     }
 
+    /// These chunks come in another way, as it seems: they wait, and are
+    /// [passed over](Self::pass_over).
+    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) {
+        self.elsewhere = chunks.filter(|chunks| !chunks.is_empty());
+    }
+
+    /// Whether there are chunks that are passed over.
+    pub fn passes_over(&self) -> bool {
+        self.elsewhere.is_some() && !self.takes_all
+    }
+
+    /// Sets whether chunks that come in another way are passed over. They are at first.
+    pub fn pass_over(&mut self, passes: bool) {
+        self.takes_all = !passes;
+    }
+
     /// Whether a chunk may be found.
     pub fn is_unreserved(&self, chunk: ChunkIndex) -> bool {
-        let reserved = self.reserved.as_ref();
-        !reserved.is_some_and(|reserved| reserved.contains(chunk))
+        let elsewhere = self.elsewhere.as_ref().filter(|_| !self.takes_all);
+        let mut others = self.reserved.iter().chain(elsewhere);
+        !others.any(|chunks| chunks.contains(chunk))
     }
 
     /// How many partial links have a chunk.

@@ -1,0 +1,34 @@
+//! Several contents over the same bytes, as each of them sees the others.
+
+use async_trait::async_trait;
+
+use super::StorageError;
+use crate::content::{Bitfield, ChunkIndex};
+
+/// The other contents that have their bytes in the same place, as one of them sees them. All
+/// chunks are chunks of this one. What others have verified is only worth a look: they have
+/// other digests, and nothing proves that these are of the same bytes.
+#[async_trait]
+#[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+pub(crate) trait Sibling: Send + Sync {
+    /// Waits until there is something new. One waits at a time.
+    ///
+    /// Cancel safe.
+    async fn changed(&self);
+
+    /// The chunks of which others have verified and written all bytes, as far as that is new.
+    fn take_found(&self) -> Vec<ChunkIndex>;
+
+    /// The chunks that others fetch at present, or parts of them.
+    fn elsewhere(&self) -> Bitfield;
+
+    /// This content fetches these chunks at present, and no others.
+    fn fetches(&self, chunks: &[ChunkIndex]);
+
+    /// A chunk was read and hashed, and is good or bad. Returns whether it is there and good:
+    /// not if somebody else may have written over it meanwhile.
+    fn checked(&self, chunk: ChunkIndex, good: bool) -> bool;
+
+    /// Why this content cannot have its bytes there any more.
+    fn eviction(&self) -> Option<StorageError>;
+}
