@@ -1,5 +1,7 @@
 //! Several contents over the same bytes, as each of them sees the others.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 
 use super::StorageError;
@@ -19,11 +21,12 @@ pub(crate) trait Sibling: Send + Sync {
     /// The chunks of which others have verified and written all bytes, as far as that is new.
     fn take_found(&self) -> Vec<ChunkIndex>;
 
-    /// The chunks that others fetch at present, or parts of them.
-    fn elsewhere(&self) -> Bitfield;
+    /// The chunks that others have begun to fetch since then, or parts of them, and when they
+    /// have begun with the first of them.
+    fn elsewhere(&self, since: Option<Instant>) -> (Bitfield, Option<Instant>);
 
-    /// This content fetches these chunks at present, and no others.
-    fn fetches(&self, chunks: &[ChunkIndex]);
+    /// From now on this content fetches these chunks, and no others.
+    fn fetches(&self, now: Instant, chunks: &[ChunkIndex]);
 
     /// A chunk was read and hashed, and is good or bad. Returns whether it is there and good:
     /// not if somebody else may have written over it meanwhile.

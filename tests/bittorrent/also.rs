@@ -8,7 +8,7 @@ use std::path::Path;
 use std::task::Poll;
 
 use bt_lite::bittorrent::{
-    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError, TorrentOptions, TorrentSession,
+    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError, TorrentOptions, TorrentSession,
 };
 use bt_lite::tracker::Tracker;
 use bt_lite::{
@@ -16,6 +16,7 @@ use bt_lite::{
     PauseOptions, Peer, ShareSource, StorageError, TcpTransport,
 };
 use tempfile::{TempDir, tempdir};
+use tokio::io::AsyncReadExt;
 
 use crate::sessions::{addr, session, torrent, write_files};
 
@@ -206,6 +207,14 @@ async fn two_halves_from_two_worlds_are_a_whole_in_both() {
     for peer in [peer, half.peer, other.peer] {
         peer.shutdown().await;
     }
+    // The content is shared again, with or without the torrent.
+    let peer = member(&tracker, dir.path()).await;
+    is_shared(&peer, half.content.id).await;
+    let mut read = Vec::new();
+    let mut reader = peer.reader(half.content.id).await.unwrap();
+    reader.read_to_end(&mut read).await.unwrap();
+    assert!(read == bytes);
+    peer.shutdown().await;
     tracker.shutdown().await;
 }
 
@@ -349,6 +358,25 @@ async fn torrent_is_shared_in_the_fleet_though_nobody_there_had_it() {
     (&mut torrent).await.unwrap();
     assert_eq!(torrent.progress().downloaded, 0);
     for peer in [peer, second, client.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn magnet_link_brings_a_second_content() {
+    let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
+    let half = partial(&tracker, &bytes).await;
+    let client = ordinary(&bytes, &pieces(&half.lacks)).await;
+    let peer = member(&tracker, dir.path()).await;
+    let torrents = session(&peer).await;
+    let magnet = Magnet::of(&torrent_of(&bytes));
+    let options = TorrentOptions::new().peer(addr(&client.session));
+    let fetched = torrents.add_magnet(&magnet, options.also(half.content.id));
+    fetched.unwrap().await.unwrap();
+    is_shared(&peer, half.content.id).await;
+    assert!(fs::read(dir.path().join("image")).unwrap() == bytes);
+    for peer in [peer, half.peer, client.peer] {
         peer.shutdown().await;
     }
     tracker.shutdown().await;

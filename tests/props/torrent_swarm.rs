@@ -313,28 +313,27 @@ fn chunk_that_is_found_is_verified_and_not_asked_for() {
     }
 }
 
-/// What somebody else fetches is asked for when nothing else is left.
+/// What somebody else fetches is left to that one, as long as it does.
 #[test]
-fn chunks_that_come_elsewhere_are_the_last() {
+fn chunks_that_come_elsewhere_are_not_asked_for() {
     let now = Instant::now();
     let sample = Sample::torrent_v1(8 * (16 << 10), 16 << 10);
-    let mut swarm = open(now, &sample);
-    let chunks = swarm.manifest().unwrap().geometry().chunks();
-    let mut elsewhere = Bitfield::none(chunks);
-    (0..chunks / 2).for_each(|chunk| _ = elsewhere.insert(ChunkIndex(chunk)));
-    swarm.set_elsewhere(Some(elsewhere.clone()));
-    join(now, &mut swarm);
-    let asked = requests(&outputs(&mut swarm));
-    let (others, last) = asked.split_at(asked.len().min(chunks as usize / 2));
-    assert!(!others.is_empty());
-    assert!(
-        others.iter().all(|block| !elsewhere.contains(block.chunk)),
-        "{others:?}"
-    );
-    assert!(
-        last.iter().all(|block| elsewhere.contains(block.chunk)),
-        "{last:?}"
-    );
-    let under_way = swarm.under_way();
-    assert!(asked.iter().all(|block| under_way.contains(&block.chunk)));
+    let chunks = sample.manifest.geometry().chunks();
+    let mut half = Bitfield::none(chunks);
+    (0..chunks / 2).for_each(|chunk| _ = half.insert(ChunkIndex(chunk)));
+    for elsewhere in [half, Bitfield::all(chunks)] {
+        let mut swarm = open(now, &sample);
+        swarm.set_elsewhere(now, Some(elsewhere.clone()));
+        join(now, &mut swarm);
+        let asked = requests(&outputs(&mut swarm));
+        assert_eq!(asked.is_empty(), elsewhere.is_complete());
+        let is_elsewhere = |block: &BlockRange| elsewhere.contains(block.chunk);
+        assert!(!asked.iter().any(is_elsewhere), "{asked:?}");
+        let asked: Vec<ChunkIndex> = asked.iter().map(|block| block.chunk).collect();
+        assert_eq!(swarm.under_way(), asked);
+        // It has given up.
+        swarm.set_elsewhere(now, None);
+        let last = requests(&outputs(&mut swarm));
+        assert_eq!(last.iter().any(is_elsewhere), elsewhere.is_complete());
+    }
 }

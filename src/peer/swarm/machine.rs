@@ -437,11 +437,14 @@ impl Swarm {
         }
     }
 
-    /// These chunks come to the storage in another way, as it seems. As long as there is
-    /// anything else to ask for, they are not.
-    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) {
-        if let Phase::Transfer(transfer) = &mut self.parts.phase {
-            transfer.planner.set_elsewhere(chunks);
+    /// These chunks come to the storage in another way, as it seems, and no others: those of
+    /// which nothing was asked for yet are asked for only if a reader waits for them.
+    pub fn set_elsewhere(&mut self, now: Instant, chunks: Option<Bitfield>) {
+        if let Phase::Transfer(transfer) = &mut self.parts.phase
+            && transfer.planner.set_elsewhere(chunks)
+        {
+            self.parts.ask_queue.wake_idle();
+            self.settle(now);
         }
     }
 

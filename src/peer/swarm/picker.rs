@@ -27,10 +27,8 @@ pub struct Picker {
     waiting: Bitfield,
     /// Chunks that are asked for in another order, and not found here.
     reserved: Option<Bitfield>,
-    /// Chunks that come in another way, as it seems. Not found either, as long as they are
-    /// [passed over](Self::pass_over).
+    /// Chunks that come in another way, as it seems. Not found either.
     elsewhere: Option<Bitfield>,
-    takes_all: bool,
     rng: fastrand::Rng,
 }
 
@@ -54,7 +52,6 @@ impl Picker {
             waiting: Bitfield::none(chunks),
             reserved: None,
             elsewhere: None,
-            takes_all: false,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -89,26 +86,18 @@ impl Picker {
         self.reserved = chunks.cloned();
     }
 
-    /// These chunks come in another way, as it seems: they wait, and are
-    /// [passed over](Self::pass_over).
-    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) {
-        self.elsewhere = chunks.filter(|chunks| !chunks.is_empty());
-    }
-
-    /// Whether there are chunks that are passed over.
-    pub fn passes_over(&self) -> bool {
-        self.elsewhere.is_some() && !self.takes_all
-    }
-
-    /// Sets whether chunks that come in another way are passed over. They are at first.
-    pub fn pass_over(&mut self, passes: bool) {
-        self.takes_all = !passes;
+    /// These chunks come in another way, as it seems: they wait, and are not found. Returns
+    /// whether they are others than before.
+    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        let chunks = chunks.filter(|chunks| !chunks.is_empty());
+        let changed = self.elsewhere != chunks;
+        self.elsewhere = chunks;
+        changed
     }
 
     /// Whether a chunk may be found.
     pub fn is_unreserved(&self, chunk: ChunkIndex) -> bool {
-        let elsewhere = self.elsewhere.as_ref().filter(|_| !self.takes_all);
-        let mut others = self.reserved.iter().chain(elsewhere);
+        let mut others = self.reserved.iter().chain(&self.elsewhere);
         !others.any(|chunks| chunks.contains(chunk))
     }
 

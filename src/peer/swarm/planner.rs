@@ -453,10 +453,14 @@ impl Planner {
         self.ledger.chunk_found(chunk)
     }
 
-    /// These chunks come in another way, as it seems: they are asked for when nothing else
-    /// is left to ask for.
-    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) {
-        self.ledger.set_elsewhere(chunks);
+    /// These chunks come in another way, as it seems: they are opened for nobody but readers.
+    /// Returns whether they are others than before.
+    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        let changed = self.ledger.set_elsewhere(chunks);
+        if changed {
+            self.usual.split_anew();
+        }
+        changed
     }
 
     /// A complete or held chunk was bad: it is missing again. The next copy of

@@ -2,6 +2,9 @@
 //! one has verified there, and what it fetches.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::{Driver, now};
 use crate::content::ChunkIndex;
@@ -9,12 +12,18 @@ use crate::peer::swarm::{ChunkBytes, Swarm};
 use crate::storage::StorageError;
 use crate::storage::sibling::Sibling;
 
+/// For how long a chunk is left to the other one that has begun to fetch it. A network that
+/// takes longer for it is slow, and need not be waited for.
+const LEFT_TO_OTHER: Duration = Duration::from_secs(2);
+
 /// What a driver has of that content, if there is one.
 #[derive(Default)]
 pub(super) struct Beside {
     sibling: Option<Arc<dyn Sibling>>,
     /// What it was told last.
     told: Vec<ChunkIndex>,
+    /// When the other one is to be looked at again.
+    look: Option<Instant>,
 }
 
 impl Beside {
@@ -22,6 +31,7 @@ impl Beside {
         Self {
             sibling,
             told: Vec::new(),
+            look: None,
         }
     }
 
@@ -34,9 +44,16 @@ impl Beside {
     ///
     /// Cancel safe.
     pub(super) async fn changed(&self) {
-        match &self.sibling {
-            Some(sibling) => sibling.changed().await,
-            None => std::future::pending().await,
+        let Some(sibling) = &self.sibling else {
+            return std::future::pending().await;
+        };
+        match self.look {
+            None => sibling.changed().await,
+            Some(look) => tokio::select! {
+                biased;
+                () = sibling.changed() => {}
+                () = sleep_until(look) => {}
+            },
         }
     }
 
@@ -48,7 +65,7 @@ impl Beside {
         let mut fetched = swarm.under_way();
         fetched.sort_unstable();
         if fetched != self.told {
-            sibling.fetches(&fetched);
+            sibling.fetches(now(), &fetched);
             self.told = fetched;
         }
     }
@@ -86,6 +103,9 @@ impl Driver {
         for chunk in found {
             self.checks.distrust_more(chunk, chunks);
         }
-        self.swarm.set_elsewhere(Some(sibling.elsewhere()));
+        let since = now().checked_sub(LEFT_TO_OTHER);
+        let (elsewhere, first) = sibling.elsewhere(since);
+        self.beside.look = first.map(|first| Instant::from_std(first + LEFT_TO_OTHER));
+        self.swarm.set_elsewhere(now(), Some(elsewhere));
     }
 }

@@ -497,19 +497,10 @@ impl Ledger {
         self.picker.reserve(chunks);
     }
 
-    /// These chunks come in another way, as it seems.
-    pub(super) fn set_elsewhere(&mut self, chunks: Option<Bitfield>) {
-        self.picker.set_elsewhere(chunks);
-    }
-
-    /// Whether there are such chunks, and they are passed over.
-    pub(super) fn passes_over(&self) -> bool {
-        self.picker.passes_over()
-    }
-
-    /// Sets whether such chunks are passed over.
-    pub(super) fn pass_over(&mut self, passes: bool) {
-        self.picker.pass_over(passes);
+    /// These chunks come in another way, as it seems. Returns whether they are others than
+    /// before.
+    pub(super) fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        self.picker.set_elsewhere(chunks)
     }
 
     /// Whether there is room for one more open chunk.

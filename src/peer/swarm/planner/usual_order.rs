@@ -77,19 +77,8 @@ impl UsualOrder {
         ledger.open().first_free(chunk)
     }
 
-    /// The chunk that a link should open next. One that comes in another way is the last.
+    /// The chunk that a link should open next.
     fn pick(&mut self, ledger: &mut Ledger, link: LinkId) -> Option<ChunkIndex> {
-        let picked = self.pick_found(ledger, link);
-        if picked.is_some() || !ledger.passes_over() {
-            return picked;
-        }
-        ledger.pass_over(false);
-        let picked = self.pick_found(ledger, link);
-        ledger.pass_over(true);
-        picked
-    }
-
-    fn pick_found(&mut self, ledger: &mut Ledger, link: LinkId) -> Option<ChunkIndex> {
         let source = ledger.sources().get(link)?;
         if self.strategy == Strategy::RarestFirst
             && source.has_suggestions()

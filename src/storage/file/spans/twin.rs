@@ -7,9 +7,11 @@
 //! If they differ, the two are different contents, and the guest is evicted before anything of
 //! it changes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
@@ -85,7 +87,7 @@ struct SideState {
     /// What it might be reading to verify it, and the other one has written over.
     overwritten: Ranges,
     /// What it fetches at present.
-    fetches: Vec<Range<u64>>,
+    fetches: BTreeMap<ChunkIndex, Instant>,
 }
 
 impl Twin {
@@ -367,29 +369,40 @@ impl Twin {
         chunks
     }
 
-    /// One side fetches these chunks at present.
-    pub(super) fn fetches(&self, side: Side, chunks: &[ChunkIndex]) {
+    /// From now on one side fetches these chunks, and no others.
+    pub(super) fn fetches(&self, side: Side, now: Instant, chunks: &[ChunkIndex]) {
         let mut state = self.state();
         let this = &mut state.sides[side as usize];
-        if let Some(geometry) = this.geometry.filter(|_| this.is_open) {
-            this.fetches = chunks.iter().map(|c| geometry.range_of(*c)).collect();
-            self.news[side.other() as usize].notify_one();
+        if !this.is_open {
+            return;
         }
+        let begun = |chunk| this.fetches.get(chunk).copied().unwrap_or(now);
+        this.fetches = chunks.iter().map(|chunk| (*chunk, begun(chunk))).collect();
+        self.news[side.other() as usize].notify_one();
     }
 
-    /// The chunks of one side of which the other one fetches something at present.
-    pub(super) fn elsewhere(&self, side: Side) -> Bitfield {
+    /// The chunks of one side of which the other one has begun to fetch something since then,
+    /// and when it has begun with the first of them.
+    pub(super) fn elsewhere(
+        &self,
+        side: Side,
+        since: Option<Instant>,
+    ) -> (Bitfield, Option<Instant>) {
         let state = self.state();
-        let Some(geometry) = state.sides[side as usize].geometry else {
-            return Bitfield::none(0);
+        let [this, other] = [side, side.other()].map(|side| &state.sides[side as usize]);
+        let (Some(geometry), Some(theirs)) = (this.geometry, other.geometry) else {
+            return (Bitfield::none(0), None);
         };
         let mut chunks = Bitfield::none(geometry.chunks());
-        for range in &state.sides[side.other() as usize].fetches {
-            for chunk in chunks_of(&geometry, range) {
+        let mut first = None;
+        let late = |begun: &Instant| since.is_none_or(|since| *begun > since);
+        for (chunk, begun) in other.fetches.iter().filter(|(_, begun)| late(begun)) {
+            for chunk in chunks_of(&geometry, &theirs.range_of(*chunk)) {
                 chunks.insert(chunk);
             }
+            first = Some(first.map_or(*begun, |first: Instant| first.min(*begun)));
         }
-        chunks
+        (chunks, first)
     }
 
     /// Makes durable what both have written. `verified` are the chunks of the owner, if it is
@@ -550,10 +563,20 @@ mod tests {
         assert!(twin.checked(Side::Guest, ChunkIndex(1), true));
         assert!(write(&twin, &tree, Side::Guest, OWN..3 * quarter, 1));
         assert_eq!(numbers(twin.take_found(Side::Owner)), [1]);
-        twin.fetches(Side::Guest, &[ChunkIndex(2)]);
-        let elsewhere = twin.elsewhere(Side::Owner);
-        assert_eq!(elsewhere.iter().collect::<Vec<_>>(), [ChunkIndex(1)]);
-        assert!(twin.elsewhere(Side::Guest).is_empty());
+        let now = Instant::now();
+        let later = now + std::time::Duration::from_secs(1);
+        twin.fetches(Side::Guest, now, &[ChunkIndex(2)]);
+        twin.fetches(Side::Guest, later, &[ChunkIndex(1), ChunkIndex(2)]);
+        let elsewhere = |side, since| {
+            let (chunks, first) = twin.elsewhere(side, since);
+            (
+                chunks.iter().map(|chunk| chunk.0).collect::<Vec<_>>(),
+                first,
+            )
+        };
+        assert_eq!(elsewhere(Side::Owner, None), (vec![0, 1], Some(now)));
+        assert_eq!(elsewhere(Side::Owner, Some(now)), (vec![0], Some(later)));
+        assert_eq!(elsewhere(Side::Guest, None), (Vec::new(), None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -136,12 +137,12 @@ impl Sibling for TwinStorage {
         self.twin.take_found(self.side)
     }
 
-    fn elsewhere(&self) -> Bitfield {
-        self.twin.elsewhere(self.side)
+    fn elsewhere(&self, since: Option<Instant>) -> (Bitfield, Option<Instant>) {
+        self.twin.elsewhere(self.side, since)
     }
 
-    fn fetches(&self, chunks: &[ChunkIndex]) {
-        self.twin.fetches(self.side, chunks);
+    fn fetches(&self, now: Instant, chunks: &[ChunkIndex]) {
+        self.twin.fetches(self.side, now, chunks);
     }
 
     fn checked(&self, chunk: ChunkIndex, good: bool) -> bool {
