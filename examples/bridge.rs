@@ -58,12 +58,12 @@ async fn run() -> Outcome<()> {
     let id = ContentId::of(&fs::read(&file)?);
     let mut fetched = fleet[0].add(&metainfo, TorrentOptions::new().also(id))?;
     (&mut fetched).await?;
-    fleet[0].tell("torrent.bin", Some(&fetched), None)?;
+    fleet[0].tell(&root, &file, (Some(&fetched), None))?;
     fleet[0].shares(id).await;
     for member in &fleet[1..] {
         let mut download = member.peer.download(id);
         (&mut download).await?;
-        member.tell("torrent.bin", None, Some(&download))?;
+        member.tell(&root, &file, (None, Some(&download)))?;
     }
 
     // Both worlds have a file, and are slow.
@@ -76,14 +76,13 @@ async fn run() -> Outcome<()> {
     let mut downloads = Vec::new();
     for member in &fleet[1..] {
         let download = member.add(&metainfo, TorrentOptions::new().also(content.id))?;
-        downloads.push((member, download));
+        let second = member.beside(content.id).await;
+        downloads.push((member, download, second));
     }
-    for (member, mut download) in downloads {
+    for (member, mut download, mut second) in downloads {
         (&mut download).await?;
-        let second = member.peer.get(content.id);
-        member.tell("both.bin", Some(&download), second.as_ref())?;
-        download.detach();
-        member.shares(content.id).await;
+        (&mut second).await?;
+        member.tell(&root, &file, (Some(&download), Some(&second)))?;
     }
 
     // What only the fleet had comes to an ordinary client.
@@ -94,7 +93,7 @@ async fn run() -> Outcome<()> {
     let _seeding = fleet[0].add(&metainfo, options)?;
     let mut fetched = client.add(&metainfo, client.options(&root))?;
     (&mut fetched).await?;
-    client.tell("fleet.bin", Some(&fetched), None)?;
+    client.tell(&root, &file, (Some(&fetched), None))?;
 
     for member in fleet.into_iter().chain([client]) {
         member.peer.shutdown().await;
@@ -148,13 +147,28 @@ impl Member {
         }
     }
 
-    /// Says who brought a file.
+    /// The download that begins beside a torrent.
+    async fn beside(&self, id: ContentId) -> Download {
+        loop {
+            match self.peer.get(id) {
+                Some(download) => return download,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Says who brought a file, and compares it with the original.
     fn tell(
         &self,
-        file: &str,
-        clients: Option<&Download>,
-        fleet: Option<&Download>,
+        root: &TempDir,
+        original: &Path,
+        (clients, fleet): (Option<&Download>, Option<&Download>),
     ) -> Outcome<()> {
+        let file = original.file_name().unwrap_or_default();
+        if fs::read(self.dir(root).join(file))? != fs::read(original)? {
+            return Err(format!("{} has other bytes", self.name).into());
+        }
+        let file = file.to_string_lossy();
         let kib = |download: Option<&Download>| {
             download.map_or(0, |download| download.progress().downloaded >> 10)
         };

@@ -8,6 +8,7 @@ use crate::storage::sibling::Sibling;
 
 /// A place that a content has together with another one.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
 pub(in crate::peer) struct CommonPlace {
     pub(in crate::peer) storage: Arc<dyn Storage>,
     pub(in crate::peer) sibling: Arc<dyn Sibling>,

@@ -1,6 +1,7 @@
 //! Between the swarm machine of one content and the world: carries messages,
 //! bytes and time, and decides nothing.
 
+mod beside;
 mod chunk_checks;
 mod download_turn;
 mod ending;
@@ -45,6 +46,7 @@ use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
+use beside::Beside;
 use chunk_checks::ChunkChecks;
 use download_turn::TurnChange;
 use jobs::{JobResult, Jobs, Outcome};
@@ -53,7 +55,6 @@ use outlets::LinkOutlets;
 use reachable::Reachable;
 use read_ahead::ReadAhead;
 use read_queue::{BlockRequest, ReadQueue};
-use sibling::Beside;
 use target::Target;
 use watchers::Watchers;
 
