@@ -300,15 +300,7 @@ async fn restarts(kill: bool) {
     }
     half.peer.shutdown().await;
     let other = ordinary(&bytes, &whole).await;
-    let peer = loop {
-        // A peer that was dropped may still have its directory locked.
-        let storage = FileStorage::open(dir.path()).unwrap();
-        let again = Peer::builder(TcpTransport::new(), storage).tracker(tracker.local_addr());
-        match again.listen("127.0.0.1:0").share_stored().start().await {
-            Ok(peer) => break peer,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let peer = member(&tracker, dir.path()).await;
     let torrents = session(&peer).await;
     let options = options.peer(addr(&other.session));
     let mut download = torrents.add(&metainfo, options).unwrap();
