@@ -337,3 +337,31 @@ fn chunks_that_come_elsewhere_are_not_asked_for() {
         assert_eq!(last.iter().any(is_elsewhere), elsewhere.is_complete());
     }
 }
+
+/// The storage of torrents trusts what is committed without a look.
+#[test]
+fn commit_of_a_torrent_names_only_what_was_verified() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(3 * (16 << 10), 16 << 10));
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let mut swarm = Swarm::with_manifest(now, config, me, sample.manifest.clone());
+    outputs(&mut swarm);
+    let (mut left, none) = (Bitfield::none(3), Bitfield::none(3));
+    left.insert(ChunkIndex(0));
+    swarm.opened(now, &left, &none);
+    join(now, &mut swarm);
+    let block = requests(&outputs(&mut swarm))[0];
+    let answer = PeerMessage::Block {
+        chunk: block.chunk,
+        offset: block.offset,
+        data: sample.block(block),
+    };
+    swarm.handle_message(now, CLIENT, answer);
+    swarm.chunk_written(now, block.chunk);
+    swarm.stop(now);
+    let commits = outputs(&mut swarm);
+    let committed = commits.iter().find_map(|output| match output {
+        Output::Commit { verified } => Some(verified.iter().collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(committed, Some(vec![block.chunk]));
+}
