@@ -173,6 +173,7 @@ kinds!(StorageError {
     Tampered => "tampered",
     Changed => "changed",
     Altered => "altered",
+    Mismatch => "mismatch",
     Full => "full",
     Io => "io",
 } causes {});

@@ -117,6 +117,12 @@ pub enum StorageError {
         /// The first wrong chunk.
         chunk: ChunkIndex,
     },
+    /// The content was to lie in one file with a torrent that should be the same
+    /// (`TorrentOptions::also`), and is another one. The file is the torrent's.
+    Mismatch {
+        /// The path of the file.
+        path: PathBuf,
+    },
     /// The storage is full, or a quota is used up.
     Full {
         /// What did not fit: a content, a path, or an action.
@@ -196,14 +202,17 @@ impl StorageError {
     /// What to do about it. [`Advice::Retry`] where the next call finds other conditions
     /// or repairs what is wrong: while another download writes the content, for an
     /// unfinished file that somebody else has changed, and when the system lacked
-    /// memory or descriptors. [`Advice::GiveUp`] for calls that no blob accepts, and
-    /// for what the storage cannot do.
+    /// memory or descriptors. [`Advice::GiveUp`] for calls that no blob accepts, for what the
+    /// storage cannot do, and for two contents that are not the same.
     /// [`Advice::AskUser`] for all others.
     pub fn advice(&self) -> Advice {
         match self {
             Self::Locked { .. } | Self::Tampered { .. } | Self::Altered { .. } => Advice::Retry,
             Self::Io { source, .. } if passes(source) => Advice::Retry,
-            Self::OutOfBounds { .. } | Self::ReadOnly | Self::Unsupported { .. } => Advice::GiveUp,
+            Self::OutOfBounds { .. }
+            | Self::ReadOnly
+            | Self::Unsupported { .. }
+            | Self::Mismatch { .. } => Advice::GiveUp,
             _ => Advice::AskUser,
         }
     }
@@ -221,6 +230,7 @@ impl StorageError {
             | Self::NoLocks { path, .. }
             | Self::Tampered { path, .. }
             | Self::Changed { path }
+            | Self::Mismatch { path }
             | Self::Altered { path, .. } => Some(path),
             _ => None,
         }
@@ -291,6 +301,11 @@ impl fmt::Display for StorageError {
             Self::Altered { path, chunk } => write!(
                 f,
                 "chunk {chunk} of {} has been altered since it was written",
+                path.display()
+            ),
+            Self::Mismatch { path } => write!(
+                f,
+                "{} is a torrent's that is not the same content",
                 path.display()
             ),
             Self::Full {

@@ -35,6 +35,7 @@ mod no_open_file;
 mod path_bytes;
 mod paused;
 mod shared;
+pub(crate) mod sibling;
 mod traits;
 
 pub use crate::io_error::IoError;
@@ -49,7 +50,7 @@ pub(crate) use file::{
 #[cfg(feature = "file-storage")]
 pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
 #[cfg(feature = "bittorrent")]
-pub(crate) use file::{SpannedFile, SpannedLink, SpannedStorage};
+pub(crate) use file::{SpannedFile, SpannedLink, SpannedStorage, TwinStorage};
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]

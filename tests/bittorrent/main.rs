@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 #![allow(clippy::single_range_in_vec_init, reason = "padding may be one range")]
 
+mod also;
 mod announces;
 mod builder;
 mod discovery;

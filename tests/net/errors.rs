@@ -160,6 +160,8 @@ fn storage_rows(rows: &mut Vec<Row>) {
             => AskUser, "/a/film has changed since it was opened, or is gone";
         StorageError::Altered { path: film(), chunk: ChunkIndex(3) }
             => Retry, "chunk 3 of /a/film has been altered since it was written";
+        StorageError::Mismatch { path: film() }
+            => GiveUp, "/a/film is a torrent's that is not the same content";
         StorageError::full("/a/film", 7, Some(3)).at(film())
             => AskUser, "/a/film: not enough space (7 bytes needed, 3 available)";
         StorageError::Full {

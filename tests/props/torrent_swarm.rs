@@ -262,3 +262,106 @@ fn seeder_serves_ranges_that_are_not_its_own_blocks() {
         assert!(outputs(&mut swarm).contains(&refused));
     }
 }
+
+/// Somebody else has put a piece into the storage.
+#[test]
+fn chunk_that_is_found_is_verified_and_not_asked_for() {
+    let now = Instant::now();
+    let sample = Sample::torrent_v1(12 * (32 << 10), 32 << 10);
+    let mut swarm = open(now, &sample);
+    join(now, &mut swarm);
+    let asked = requests(&outputs(&mut swarm));
+    let first = asked[0].chunk;
+    let of_first = asked.iter().filter(|block| block.chunk == first).count();
+    let not_asked = swarm.manifest().unwrap().geometry().indices();
+    let not_asked = not_asked
+        .rev()
+        .find(|chunk| asked.iter().all(|block| block.chunk != *chunk));
+    let found: Vec<ChunkIndex> = [Some(first), not_asked].into_iter().flatten().collect();
+    swarm.chunks_found(now, &found);
+    let now_done = outputs(&mut swarm);
+    let cancels = |output: &&Output| {
+        matches!(output, Output::Send { message: PeerMessage::Cancel(block), .. }
+            if block.chunk == first)
+    };
+    assert_eq!(now_done.iter().filter(cancels).count(), of_first);
+    let looked_at = now_done.iter().filter_map(|output| match output {
+        Output::Recheck { chunk } => Some(*chunk),
+        _ => None,
+    });
+    let mut looked_at: Vec<ChunkIndex> = looked_at.collect();
+    looked_at.sort_unstable();
+    let mut all = found.clone();
+    all.sort_unstable();
+    assert_eq!(looked_at, all);
+    assert!(
+        requests(&now_done)
+            .iter()
+            .all(|block| !found.contains(&block.chunk))
+    );
+    // What comes of it all the same is not wanted, and nobody is blamed.
+    swarm.chunks_found(now, &found);
+    assert!(outputs(&mut swarm).is_empty(), "found twice");
+    swarm.chunk_rechecked(now, first, true);
+    assert_eq!(swarm.verified_chunks().unwrap().count(), 1);
+    if let Some(bad) = not_asked {
+        swarm.chunk_rechecked(now, bad, false);
+        let again = requests(&outputs(&mut swarm));
+        let others = swarm.under_way();
+        assert!(again.iter().any(|block| block.chunk == bad) || !others.contains(&bad));
+        assert_eq!(swarm.verified_chunks().unwrap().count(), 1);
+    }
+}
+
+/// What somebody else fetches is left to that one, as long as it does.
+#[test]
+fn chunks_that_come_elsewhere_are_not_asked_for() {
+    let now = Instant::now();
+    let sample = Sample::torrent_v1(8 * (16 << 10), 16 << 10);
+    let chunks = sample.manifest.geometry().chunks();
+    let mut half = Bitfield::none(chunks);
+    (0..chunks / 2).for_each(|chunk| _ = half.insert(ChunkIndex(chunk)));
+    for elsewhere in [half, Bitfield::all(chunks)] {
+        let mut swarm = open(now, &sample);
+        swarm.set_elsewhere(now, Some(elsewhere.clone()));
+        join(now, &mut swarm);
+        let asked = requests(&outputs(&mut swarm));
+        assert_eq!(asked.is_empty(), elsewhere.is_complete());
+        let is_elsewhere = |block: &BlockRange| elsewhere.contains(block.chunk);
+        assert!(!asked.iter().any(is_elsewhere), "{asked:?}");
+        let asked: Vec<ChunkIndex> = asked.iter().map(|block| block.chunk).collect();
+        assert_eq!(swarm.under_way(), asked);
+        // It has given up.
+        swarm.set_elsewhere(now, None);
+        let last = requests(&outputs(&mut swarm));
+        assert_eq!(last.iter().any(is_elsewhere), elsewhere.is_complete());
+    }
+}
+
+/// The storage of torrents trusts what is committed without a look.
+#[test]
+fn commit_of_a_torrent_names_only_what_was_verified() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(3 * (16 << 10), 16 << 10));
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let mut swarm = Swarm::with_manifest(now, config, me, sample.manifest.clone());
+    outputs(&mut swarm);
+    let (mut left, none) = (Bitfield::none(3), Bitfield::none(3));
+    left.insert(ChunkIndex(0));
+    swarm.opened(now, &left, &none);
+    join(now, &mut swarm);
+    let block = requests(&outputs(&mut swarm))[0];
+    let answer = PeerMessage::Block {
+        chunk: block.chunk,
+        offset: block.offset,
+        data: sample.block(block),
+    };
+    swarm.handle_message(now, CLIENT, answer);
+    swarm.chunk_written(now, block.chunk);
+    swarm.stop(now);
+    let commits = outputs(&mut swarm);
+    let committed = commits.iter().find_map(|output| match output {
+        Output::Commit { verified } => Some(verified.iter().collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(committed, Some(vec![block.chunk]));
+}

@@ -201,7 +201,8 @@ impl DownloadTask {
             // Nobody else sets it.
             let _ = registered.name.set(name.clone());
         }
-        if options.is_private() || !self.shared.share_stored {
+        // What has its bytes with another content goes on with that.
+        if options.is_private() || options.common.is_some() || !self.shared.share_stored {
             return;
         }
         // Nobody else sets it.
@@ -663,6 +664,13 @@ async fn target(
             DownloadError::Existing { path, source }
         })?;
     }
+    if let Some(common) = &options.common {
+        let mut target = TargetOptions::to(Arc::clone(&common.storage));
+        target.sibling = Some(Arc::clone(&common.sibling));
+        // It is read where it is, and takes no room of its own.
+        target.is_private = true;
+        return Ok(target);
+    }
     let is_private = options.is_private();
     let storage: Arc<dyn Storage> = match (&options.memory, &options.directory) {
         (Some(memory), _) => Arc::new(memory.clone()),
@@ -680,6 +688,7 @@ async fn target(
         overwrites: options.if_taken == IfTaken::Overwrite,
         existing: options.existing.clone(),
         is_private,
+        sibling: None,
         passing: options.passing.clone(),
     })
 }
@@ -732,7 +741,8 @@ async fn fetch(
         return Err(DownloadError::NoOwners { id });
     }
     let is_bounded = !target.is_private && shared.config.max_stored.is_some();
-    let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
+    let is_there = target.existing.is_some() || target.sibling.is_some();
+    let has_partial = is_there || (!is_short && storage.has_partial(&id).await);
     let now = Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellation
 
 use crate::content::{Bitfield, Content, ContentName, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
+use crate::peer::contents::common_place::CommonPlace;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::passing::PassingStorage;
 use crate::peer::contents::readers::ReaderBoard;
@@ -103,6 +104,8 @@ pub struct DownloadOptions {
     pub(in crate::peer) memory: Option<MemoryStorage>,
     /// Where it passes through, instead.
     pub(in crate::peer) passing: Option<PassingStorage>,
+    /// A place that it has together with another content, instead.
+    pub(in crate::peer) common: Option<CommonPlace>,
     /// What was found out before the peer was started again.
     pub(in crate::peer) earlier: Option<Box<Earlier>>,
     /// The first text that was not an address or a name; the download fails with it.
@@ -124,6 +127,7 @@ impl Default for DownloadOptions {
             existing: None,
             memory: None,
             passing: None,
+            common: None,
             earlier: None,
             wrong: None,
         }
@@ -341,6 +345,12 @@ impl Download {
     /// Why nothing arrives at present; `None` as long as something does.
     pub fn stall(&self) -> Option<StallReason> {
         self.status.borrow().stall()
+    }
+
+    /// Whether it is known what the chunks must be.
+    #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+    pub(in crate::peer) fn is_open(&self) -> bool {
+        self.status.borrow().is_open()
     }
 
     pub(in crate::peer) fn inbox(&self) -> &mpsc::Sender<DriverInput> {

@@ -1,4 +1,5 @@
-//! The chunks that an earlier download left behind, and that are not verified again yet.
+//! The chunks that an earlier download left behind, or that somebody else has put there, and
+//! that are not verified yet.
 //!
 //! They are read and hashed a few at a time, beside everything else. Only a good one is
 //! offered to others.
@@ -13,8 +14,10 @@ const MAX_RECHECKS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Leftover {
     unchecked: Bitfield,
-    /// Those before this one are being read.
-    next: u32,
+    /// Those of them that are being read.
+    reading: Vec<ChunkIndex>,
+    /// Some of them were put there since the download began.
+    is_found: bool,
     /// The storage says that nobody has changed them since. Then publishing need not
     /// wait until all of them are verified.
     untouched: bool,
@@ -24,7 +27,8 @@ impl Leftover {
     pub(super) fn new(unchecked: Bitfield) -> Self {
         Self {
             unchecked,
-            next: 0,
+            reading: Vec::new(),
+            is_found: false,
             untouched: false,
         }
     }
@@ -37,10 +41,16 @@ impl Leftover {
         self.unchecked.is_empty()
     }
 
-    /// How many chunks are being read.
-    fn reading(&self) -> usize {
-        let given_out = |chunk: &ChunkIndex| chunk.0 < self.next;
-        self.unchecked.iter().take_while(given_out).count()
+    /// Somebody else may have put a chunk there.
+    pub(super) fn found(&mut self, chunk: ChunkIndex) {
+        self.unchecked.insert(chunk);
+        self.is_found = true;
+        self.untouched = false;
+    }
+
+    /// Whether some were put there since the download began: then they are verified at once.
+    pub(super) fn is_found(&self) -> bool {
+        self.is_found && !self.is_empty()
     }
 
     /// The next chunks to read.
@@ -48,20 +58,21 @@ impl Leftover {
         if self.unchecked.is_empty() {
             return Vec::new();
         }
-        let room = MAX_RECHECKS.saturating_sub(self.reading());
-        let rest = self.unchecked.iter_from(self.next);
+        let room = MAX_RECHECKS.saturating_sub(self.reading.len());
+        let rest = self.unchecked.iter();
+        let rest = rest.filter(|chunk| !self.reading.contains(chunk));
         let chunks: Vec<ChunkIndex> = rest.take(room).collect();
-        if let Some(last) = chunks.last() {
-            self.next = last.0 + 1;
-        }
+        self.reading.extend(&chunks);
         chunks
     }
 
     /// A chunk was read and hashed. Returns whether it was to be read.
     pub(super) fn rechecked(&mut self, chunk: ChunkIndex, good: bool) -> bool {
-        if chunk.0 >= self.next || !self.unchecked.remove(chunk) {
+        let Some(at) = self.reading.iter().position(|reading| *reading == chunk) else {
             return false;
-        }
+        };
+        self.reading.swap_remove(at);
+        self.unchecked.remove(chunk);
         // A bad one shows that somebody has changed them after all.
         self.untouched &= good;
         true
@@ -83,7 +94,7 @@ impl Leftover {
     /// good.
     pub(super) fn trust(&mut self, stored: u32) -> Option<Bitfield> {
         // A chunk that is being read may prove bad in a moment.
-        if !self.completes(stored) || self.reading() > 0 {
+        if !self.completes(stored) || !self.reading.is_empty() {
             return None;
         }
         let none = Bitfield::none(self.unchecked.chunks());

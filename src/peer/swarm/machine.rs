@@ -427,6 +427,35 @@ impl Swarm {
         }
     }
 
+    /// Somebody else may have put these chunks into the storage since it was
+    /// [opened](Self::opened). Those that are missing are not asked for any more, what was
+    /// asked for of them is cancelled, and they are verified as those are that an earlier
+    /// download left behind: see [`chunk_rechecked`](Self::chunk_rechecked).
+    pub fn chunks_found(&mut self, now: Instant, chunks: &[ChunkIndex]) {
+        if !self.parts.effort.is_stopping() && storing::chunks_found(&mut self.parts, chunks) {
+            self.settle(now);
+        }
+    }
+
+    /// These chunks come to the storage in another way, as it seems, and no others: those of
+    /// which nothing was asked for yet are asked for only if a reader waits for them.
+    pub fn set_elsewhere(&mut self, now: Instant, chunks: Option<Bitfield>) {
+        if let Phase::Transfer(transfer) = &mut self.parts.phase
+            && transfer.planner.set_elsewhere(chunks)
+        {
+            self.parts.ask_queue.wake_idle();
+            self.settle(now);
+        }
+    }
+
+    /// The chunks that are on their way here, or to the storage, in no order.
+    pub fn under_way(&self) -> Vec<ChunkIndex> {
+        match &self.parts.phase {
+            Phase::Transfer(transfer) => transfer.under_way(),
+            _ => Vec::new(),
+        }
+    }
+
     /// As far as the storage can tell, nobody has changed what an earlier download left
     /// behind. So when the rest has arrived, the content is published without reading
     /// every chunk of it first. A chunk for which
@@ -516,7 +545,7 @@ impl Swarm {
         storing::write(&mut self.parts);
         storing::commit_or_publish(&mut self.parts, now);
         serving::upload(&mut self.parts, now);
-        if serving == Serving::Goes {
+        if serving == Serving::Goes || storing::has_found(&self.parts) {
             storing::recheck(&mut self.parts);
         }
     }

@@ -27,6 +27,8 @@ pub struct Picker {
     waiting: Bitfield,
     /// Chunks that are asked for in another order, and not found here.
     reserved: Option<Bitfield>,
+    /// Chunks that come in another way, as it seems. Not found either.
+    elsewhere: Option<Bitfield>,
     rng: fastrand::Rng,
 }
 
@@ -49,6 +51,7 @@ impl Picker {
             levels: vec![0, 0],
             waiting: Bitfield::none(chunks),
             reserved: None,
+            elsewhere: None,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -83,10 +86,19 @@ impl Picker {
         self.reserved = chunks.cloned();
     }
 
+    /// These chunks come in another way, as it seems: they wait, and are not found. Returns
+    /// whether they are others than before.
+    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        let chunks = chunks.filter(|chunks| !chunks.is_empty());
+        let changed = self.elsewhere != chunks;
+        self.elsewhere = chunks;
+        changed
+    }
+
     /// Whether a chunk may be found.
     pub fn is_unreserved(&self, chunk: ChunkIndex) -> bool {
-        let reserved = self.reserved.as_ref();
-        !reserved.is_some_and(|reserved| reserved.contains(chunk))
+        let mut others = self.reserved.iter().chain(&self.elsewhere);
+        !others.any(|chunks| chunks.contains(chunk))
     }
 
     /// How many partial links have a chunk.

@@ -446,6 +446,23 @@ impl Planner {
         self.ledger.chunk_stored(chunk)
     }
 
+    /// A chunk that is not whole may have come to the storage in another way: it is held
+    /// until it was verified. Returns what was asked for of it; nothing if it is whole, held
+    /// or stored.
+    pub fn chunk_found(&mut self, chunk: ChunkIndex) -> Option<Released> {
+        self.ledger.chunk_found(chunk)
+    }
+
+    /// These chunks come in another way, as it seems: they are opened for nobody but readers.
+    /// Returns whether they are others than before.
+    pub fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        let changed = self.ledger.set_elsewhere(chunks);
+        if changed {
+            self.usual.split_anew();
+        }
+        changed
+    }
+
     /// A complete or held chunk was bad: it is missing again. The next copy of
     /// a complete one comes from a single link.
     pub fn chunk_failed(&mut self, chunk: ChunkIndex) {
@@ -473,6 +490,11 @@ impl Planner {
     /// The first link at or after `from` that found nothing to ask for.
     pub fn next_idle(&self, from: LinkId) -> Option<LinkId> {
         self.idle.next_from(from)
+    }
+
+    /// The open chunks of which something is on its way.
+    pub fn asked_chunks(&self) -> impl Iterator<Item = ChunkIndex> {
+        self.ledger.open().asked_chunks()
     }
 
     /// What a link has.

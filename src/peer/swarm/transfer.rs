@@ -22,7 +22,7 @@ use super::contributor::Contributor;
 use super::early::{self, Early};
 use super::leftover::Leftover;
 use super::persistence::Persistence;
-use super::planner::Planner;
+use super::planner::{Planner, Released};
 use super::smart_ban::SmartBan;
 use super::{Output, SwarmConfig};
 use crate::content::{Bitfield, ChunkIndex, Manifest};
@@ -396,6 +396,27 @@ impl Transfer {
         expected
     }
 
+    /// Somebody else may have put this chunk into the storage: it is verified there, and not
+    /// asked for. Returns what was asked for; nothing if it is here, or on its way to the
+    /// storage.
+    pub(super) fn found(&mut self, chunk: ChunkIndex) -> Option<Released> {
+        let released = self.planner.chunk_found(chunk)?;
+        self.leftover.found(chunk);
+        Some(released)
+    }
+
+    /// Whether something was [found](Self::found) and has to be verified.
+    pub(super) fn has_found(&self) -> bool {
+        self.leftover.is_found()
+    }
+
+    /// The chunks that are on their way here, or to the storage.
+    pub(super) fn under_way(&self) -> Vec<ChunkIndex> {
+        let mut chunks: Vec<ChunkIndex> = self.planner.asked_chunks().collect();
+        chunks.extend(self.whole.keys());
+        chunks
+    }
+
     /// Nobody has changed what an earlier download left behind.
     pub(super) fn left_untouched(&mut self) {
         self.leftover.left_untouched();
@@ -440,6 +461,11 @@ impl Transfer {
     /// The chunks with which a later download may begin.
     fn resumable(&self) -> Bitfield {
         let mut chunks = self.stored.clone();
+        if self.manifest.is_torrent() {
+            // Its storage trusts what is committed without a look, and knows by itself what
+            // else was there.
+            return chunks;
+        }
         for chunk in self.leftover.unchecked().iter() {
             chunks.insert(chunk);
         }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
+use super::also::{Also, also};
 use super::error::TorrentError;
 use super::links::TorrentOutside;
 use super::options::TorrentOptions;
@@ -27,7 +30,8 @@ pub(super) struct Adding {
     pub(super) torrent: Arc<Torrent>,
     pub(super) content: Content,
     manifest: Arc<Manifest>,
-    storage: SpannedStorage,
+    target: TargetOptions,
+    also: Option<Also>,
     slots: Option<usize>,
 }
 
@@ -46,11 +50,22 @@ impl Adding {
         let directory = directory(&meeting.session.shared, options, &name)?;
         let (files, links) = (files(&metainfo)?, links(&metainfo)?);
         let storage = SpannedStorage::new(&directory, files, geometry.length(), options.overwrite);
+        let storage = storage.links(links);
+        let shared = &meeting.session.shared;
+        let (target, also) = match options.also {
+            None => (TargetOptions::to(Arc::new(storage)), None),
+            Some(_) if !metainfo.is_single_file() => return Err(TorrentError::NotOneFile),
+            Some(other) => {
+                let (target, also) = also(shared, storage, other, options);
+                (target, Some(also))
+            }
+        };
         Ok(Self {
             torrent: Arc::new(Torrent::new(meeting, metainfo, (id, geometry))),
             content: Content::new(id, name, geometry.length()),
             manifest: Arc::new(manifest),
-            storage: storage.links(links),
+            target,
+            also,
             slots: options.upload_slots,
         })
     }
@@ -62,14 +77,18 @@ impl Adding {
         sought: Option<Arc<Sought>>,
         driven: Driven,
     ) -> OutsidePart {
+        let beside = self
+            .also
+            .map(|also| also.run(driven.status.clone()).boxed());
         let outside = TorrentOutside::new(self.torrent, Arc::clone(table), sought, driven);
         let name = self.content.name.clone();
         OutsidePart {
             listing: Listing::new(self.content, name).role(Role::Torrent),
             manifest: self.manifest,
             outside: Arc::new(outside),
-            // It knows by itself what it may change.
-            target: TargetOptions::to(Arc::new(self.storage)),
+            // Its storage knows by itself what it may change.
+            target: self.target,
+            beside,
             slots: self.slots,
         }
     }

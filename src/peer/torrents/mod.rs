@@ -12,6 +12,7 @@
 //! ```
 
 mod adding;
+mod also;
 mod announcer;
 mod begun;
 mod connection;

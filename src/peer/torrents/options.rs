@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::content::ContentId;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::limits::ContentLimits;
 
@@ -130,6 +131,7 @@ pub struct TorrentOptions {
     pub(super) priority: Priority,
     pub(super) limits: Option<ContentLimits>,
     pub(super) upload_slots: Option<usize>,
+    pub(super) also: Option<ContentId>,
 }
 
 impl Default for TorrentOptions {
@@ -143,6 +145,7 @@ impl Default for TorrentOptions {
             priority: Priority::default(),
             limits: None,
             upload_slots: None,
+            also: None,
         }
     }
 }
@@ -213,6 +216,35 @@ impl TorrentOptions {
     #[must_use]
     pub fn upload_slots(mut self, slots: usize) -> Self {
         self.upload_slots = Some(slots);
+        self
+    }
+
+    /// The file of the torrent is this content of the peer's own network as well: it is fetched
+    /// from both and shared in both, from one file. So the peers of a fleet have it from each
+    /// other, and each fetches a part of it from BitTorrent clients.
+    ///
+    /// The second content is a download of its own, which the peer
+    /// [lists](crate::Peer::list); [`Peer::get`](crate::Peer::get) has a handle of it. It
+    /// begins when the torrent does, and takes one of the
+    /// [places](crate::PeerConfig::max_downloads) of active downloads. Pausing one of the two
+    /// pauses its network alone. When the torrent is cancelled, the other one is, unless
+    /// somebody else wants it. When it is complete it is shared from the file of the torrent,
+    /// as by [`Peer::share`](crate::Peer::share), and stays shared after a restart if others
+    /// do; add the torrent again with the same options.
+    ///
+    /// Nobody proves that the two are the same, so each is verified by its own hashes. If they
+    /// are not, the torrent goes on, and the other download fails with
+    /// [`StorageError::Mismatch`](crate::StorageError::Mismatch).
+    ///
+    /// As long as nobody in the peer's network has the content, it cannot be verified there:
+    /// then it is shared when the torrent is complete. If the peer has the content already, or
+    /// is fetching it, that stays as it is.
+    ///
+    /// Only for torrents of a single file: others are refused with
+    /// [`TorrentError::NotOneFile`](super::TorrentError::NotOneFile).
+    #[must_use]
+    pub fn also(mut self, id: ContentId) -> Self {
+        self.also = Some(id);
         self
     }
 }

@@ -70,6 +70,6 @@ pub(crate) use folder::{
 };
 pub use pool::FilePool;
 #[cfg(feature = "bittorrent")]
-pub(crate) use spans::{SpannedFile, SpannedLink, SpannedStorage};
+pub(crate) use spans::{SpannedFile, SpannedLink, SpannedStorage, TwinStorage};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

@@ -54,6 +54,12 @@ impl ChunkChecks {
         self.unchecked = Some(unchecked);
     }
 
+    /// The same for one more of so many.
+    pub(super) fn distrust_more(&mut self, chunk: ChunkIndex, chunks: u32) {
+        let none = || Bitfield::none(chunks);
+        self.unchecked.get_or_insert_with(none).insert(chunk);
+    }
+
     /// The chunks that were not verified yet.
     pub(super) fn unchecked(&self) -> Option<&Bitfield> {
         self.unchecked.as_ref()

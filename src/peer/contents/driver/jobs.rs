@@ -342,7 +342,8 @@ impl Jobs {
     ) {
         let shared = Arc::clone(&self.shared);
         // A folder is recorded as a whole, and what is for one caller only is not.
-        let is_unrecorded = self.source.is_some() || self.target.is_private;
+        let is_private = self.target.is_private && self.target.sibling.is_none();
+        let is_unrecorded = self.source.is_some() || is_private;
         let overwrites = self.target.overwrites;
         let shared_as = shared_as.filter(|_| !is_unrecorded);
         self.start(async move {

@@ -1,6 +1,7 @@
 //! Between the swarm machine of one content and the world: carries messages,
 //! bytes and time, and decides nothing.
 
+mod beside;
 mod chunk_checks;
 mod download_turn;
 mod ending;
@@ -12,6 +13,7 @@ mod read_ahead;
 mod read_queue;
 mod reading;
 mod remembering;
+mod sibling;
 mod store_queue;
 mod target;
 mod watchers;
@@ -44,6 +46,7 @@ use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
+use beside::Beside;
 use chunk_checks::ChunkChecks;
 use download_turn::TurnChange;
 use jobs::{JobResult, Jobs, Outcome};
@@ -109,6 +112,8 @@ pub(in crate::peer) struct Driver {
     readers: ReaderDesk,
     /// How fast the content may be sent and received.
     limits: Seat,
+    /// The content that has its bytes in the same place, if there is one.
+    beside: Beside,
     /// Whether the content is served when it is complete.
     stays: bool,
     watchers: Watchers,
@@ -162,6 +167,7 @@ impl Driver {
             status,
             readers: ReaderDesk::default(),
             limits,
+            beside: Beside::default(),
             stays: true,
             is_record_due: false,
             failure: None,
@@ -216,6 +222,7 @@ impl Driver {
     /// The download goes there.
     pub(in crate::peer) fn into_target(mut self, target: Option<TargetOptions>) -> Self {
         if let Some(target) = target {
+            self.beside = Beside::new(target.sibling.clone());
             self.jobs.set_target(target);
         }
         self
@@ -262,6 +269,7 @@ impl Driver {
                 self.perform_outputs();
             }
             self.answer_readers();
+            self.beside.tell(&self.swarm);
             if let Some(failure) = self.failure.take() {
                 break failure;
             }
@@ -305,6 +313,9 @@ impl Driver {
                 Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
                 () = self.readers.changed() => {}
+                () = self.beside.changed(), if self.open.is_some() && !seeding => {
+                    self.hear_of_sibling();
+                }
                 () = self.limits.news() => {}
                 change = next_turn(&mut self.turn), if self.turn.is_some() => {
                     self.turn_changed(change);
@@ -722,7 +733,8 @@ impl Driver {
                 }
             }
         };
-        let is_written = self.publication != Publication::Found;
+        // The file of a sibling is not this content's to delete.
+        let is_written = self.publication != Publication::Found && !self.beside.is_any();
         self.open = Some(OpenContent::new(manifest, blob, is_written));
         self.swarm.opened(now(), &present, &verified);
         let mut unchecked = present;

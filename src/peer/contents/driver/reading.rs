@@ -164,6 +164,7 @@ impl Driver {
         let Some(open) = self.open.clone() else {
             return;
         };
+        let result = result.map(|good| self.beside.checked(chunk, good));
         let check = self.checks.ended(chunk, &result);
         if check.by_machine {
             match &result {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::content::{ChunkIndex, ContentName, Manifest};
 use crate::peer::contents::hashing::{HashError, hash, manifest_of};
 use crate::peer::contents::passing::PassingStorage;
+use crate::storage::sibling::Sibling;
 use crate::storage::{Blob, Partial, Storage, StorageError, open_file};
 
 /// The target of a download.
@@ -28,6 +29,8 @@ pub(in crate::peer) struct TargetOptions {
     pub(in crate::peer) existing: Option<PathBuf>,
     /// Whether it is for one caller only, and does not stay.
     pub(in crate::peer) is_private: bool,
+    /// The content that has its bytes in the same place, if there is one.
+    pub(in crate::peer) sibling: Option<Arc<dyn Sibling>>,
     /// The storage, if the content only passes through.
     pub(in crate::peer) passing: Option<PassingStorage>,
 }
@@ -40,6 +43,7 @@ impl TargetOptions {
             overwrites: false,
             existing: None,
             is_private: false,
+            sibling: None,
             passing: None,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval_at, sleep_until};
 
@@ -32,6 +33,8 @@ pub(in crate::peer) struct OutsidePart {
     pub(in crate::peer) manifest: Arc<Manifest>,
     pub(in crate::peer) outside: Arc<dyn Outside>,
     pub(in crate::peer) target: TargetOptions,
+    /// What fetches and shares the same bytes by another id, beside it.
+    pub(in crate::peer) beside: Option<BoxFuture<'static, ()>>,
     /// How many clients of other makers are served at a time, if not as many as others.
     pub(in crate::peer) slots: Option<usize>,
 }
@@ -252,9 +255,14 @@ impl DownloadTask {
             manifest,
             outside,
             target,
+            beside,
             slots,
         } = part;
         let id = listing.content.id;
+        if let Some(beside) = beside {
+            let span = tracing::info_span!(parent: &shared.tasks.span, "beside", torrent = %id);
+            shared.tasks.spawn(span, beside);
+        }
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
                 Ok(claim) => break claim,

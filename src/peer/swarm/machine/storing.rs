@@ -54,6 +54,11 @@ fn trust_leftover(parts: &mut Parts, now: Instant, stopping: bool) {
     }
 }
 
+/// Whether somebody else has put something into the storage that has to be verified.
+pub(super) fn has_found(parts: &Parts) -> bool {
+    matches!(&parts.phase, Phase::Transfer(transfer) if transfer.has_found())
+}
+
 /// Reads what an earlier download left behind, a little at a time.
 pub(super) fn recheck(parts: &mut Parts) {
     if let Phase::Transfer(transfer) = &mut parts.phase {
@@ -177,6 +182,22 @@ fn offer(parts: &mut Parts, now: Instant, chunk: ChunkIndex) {
             );
         }
     }
+}
+
+/// Somebody else may have put these chunks into the storage. Returns whether one of them is
+/// missing.
+pub(super) fn chunks_found(parts: &mut Parts, chunks: &[ChunkIndex]) -> bool {
+    let mut any = false;
+    for &chunk in chunks {
+        let Phase::Transfer(transfer) = &mut parts.phase else {
+            return false;
+        };
+        if let Some(released) = transfer.found(chunk) {
+            parts.released(released);
+            any = true;
+        }
+    }
+    any
 }
 
 /// A chunk of an earlier download was read and hashed. Returns whether it was to be.

@@ -115,6 +115,21 @@ impl Ledger {
         }
     }
 
+    /// A chunk that is not whole may be in the storage after all. It is held from now on.
+    /// Returns what was asked for of it; nothing if it is whole, held or stored.
+    pub(super) fn chunk_found(&mut self, chunk: ChunkIndex) -> Option<Released> {
+        let mut released = Released::default();
+        match self.states.get(chunk) {
+            ChunkState::Missing => {}
+            ChunkState::Open => self.close(chunk, &mut released),
+            ChunkState::Complete | ChunkState::Held | ChunkState::Stored => return None,
+        }
+        self.picker.take(chunk);
+        self.sources.chunk_taken(chunk);
+        self.states.set(chunk, ChunkState::Held);
+        Some(released)
+    }
+
     /// Whether nothing may be asked for until something held is
     /// [missing](Self::chunk_failed).
     pub(super) fn is_all_held(&self) -> bool {
@@ -480,6 +495,12 @@ impl Ledger {
     /// These chunks are asked for in another order than the usual one.
     pub(super) fn reserve(&mut self, chunks: Option<&Bitfield>) {
         self.picker.reserve(chunks);
+    }
+
+    /// These chunks come in another way, as it seems. Returns whether they are others than
+    /// before.
+    pub(super) fn set_elsewhere(&mut self, chunks: Option<Bitfield>) -> bool {
+        self.picker.set_elsewhere(chunks)
     }
 
     /// Whether there is room for one more open chunk.

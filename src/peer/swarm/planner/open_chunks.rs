@@ -270,6 +270,12 @@ impl OpenChunks {
         unasked.map(|(&chunk, _)| chunk)
     }
 
+    /// The chunks of which something is on its way.
+    pub(super) fn asked_chunks(&self) -> impl Iterator<Item = ChunkIndex> {
+        let asked = self.chunks.iter().filter(|(_, open)| open.is_asked());
+        asked.map(|(&chunk, _)| chunk)
+    }
+
     /// All open chunks, and their leaders.
     pub(super) fn leaders(&self) -> impl Iterator<Item = (ChunkIndex, Option<LinkId>)> {
         self.chunks

@@ -1,8 +1,11 @@
 //! One content over several files: how torrents lie in a directory.
 
 mod layout;
+mod ranges;
 mod record;
 mod tree;
+mod twin;
+mod twin_storage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +16,8 @@ use bytes::Bytes;
 use super::blocking::{run, run_on};
 use layout::Layout;
 pub(crate) use layout::{SpannedFile, SpannedLink};
-use tree::SpannedTree;
+use tree::{Left, SpannedTree};
+pub(crate) use twin_storage::TwinStorage;
 
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 use crate::storage::{Blob, Partial, Storage, StorageError, WriteJob, check_range};
@@ -49,6 +53,12 @@ impl SpannedStorage {
         self
     }
 
+    async fn open_tree(&self, manifest: &Manifest) -> Result<(SpannedTree, Left), StorageError> {
+        let (id, geometry) = (manifest.id(), manifest.geometry());
+        let (root, layout, overwrites) = (self.root.clone(), self.layout(), self.overwrites);
+        run(move || SpannedTree::open(root, layout, (id, geometry), overwrites)).await
+    }
+
     fn layout(&self) -> Layout {
         Layout {
             files: self.files.to_vec(),
@@ -67,10 +77,7 @@ impl Storage for SpannedStorage {
         _name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
-        let (id, geometry) = (manifest.id(), manifest.geometry());
-        let (root, layout, overwrites) = (self.root.clone(), self.layout(), self.overwrites);
-        let opened = run(move || SpannedTree::open(root, layout, (id, geometry), overwrites));
-        let (tree, left) = opened.await?;
+        let (tree, left) = self.open_tree(manifest).await?;
         let blob = Arc::new(SpannedBlob(Arc::new(tree)));
         Ok(Partial::resumed(blob, left.present).verified(left.verified))
     }
@@ -138,7 +145,7 @@ impl Blob for SpannedBlob {
 
     async fn finish(&self) -> Result<(), StorageError> {
         let tree = Arc::clone(&self.0);
-        run(move || tree.finish()).await
+        run(move || tree.finish(&tree.all())).await
     }
 
     fn path(&self) -> Option<PathBuf> {

@@ -444,8 +444,21 @@ impl SpannedTree {
         Ok(())
     }
 
-    /// Makes all files durable under their own names.
-    pub(super) fn finish(&self) -> Result<(), StorageError> {
+    /// From now on these chunks may be there, if they are not verified.
+    pub(super) fn may_have(&self, chunks: &Bitfield) {
+        let unsure = &mut self.files().unsure;
+        for chunk in chunks.iter() {
+            unsure.insert(chunk);
+        }
+    }
+
+    /// All chunks.
+    pub(super) fn all(&self) -> Bitfield {
+        Bitfield::all(self.geometry.chunks())
+    }
+
+    /// Makes all files durable under their own names, and records that these chunks are right.
+    pub(super) fn finish(&self, verified: &Bitfield) -> Result<(), StorageError> {
         let mut folders = BTreeSet::new();
         for (number, file) in self.layout.files.iter().enumerate() {
             if let State::Finished(_) = self.files().states[number] {
@@ -458,7 +471,7 @@ impl SpannedTree {
             self.finish_link(link)?;
             put_parents(&mut folders, &link.path);
         }
-        self.record(&Bitfield::all(self.geometry.chunks()));
+        self.record(verified);
         let syncing =
             |path: &Path, done: io::Result<()>| done.map_err(|e| failed("syncing", path, e));
         for folder in folders.iter().rev() {
