@@ -11,7 +11,7 @@ use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text}
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
-const PLACES: [&str; 17] = [
+const PLACES: [&str; 18] = [
     "src/bittorrent/bencode.rs",
     "src/bittorrent/compact.rs",
     "src/bittorrent/info_hash.rs",
