@@ -22,6 +22,10 @@ use crate::protocol::{Addr, ContentKey, Refusal, Token, TrackerRequest};
 
 /// What a tracker remembers, and where.
 #[derive(Debug)]
+#[cfg_attr(
+    feature = "redis",
+    expect(clippy::large_enum_variant, reason = "a tracker has one")
+)]
 pub(super) enum Store {
     /// In its own memory.
     Memory(ShardedRegistry),

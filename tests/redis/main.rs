@@ -1,9 +1,13 @@
 //! Several trackers over one Redis, which is a real one, and so is the time: whether peers
 //! are found, forgotten and credited as by one tracker, also while trackers and stores die.
 
+mod access;
 mod away;
 mod crowd;
 mod errors;
+#[path = "../world/policies.rs"]
+#[allow(dead_code)] // Some policies are not needed here.
+mod policies;
 mod same_as_memory;
 mod server;
 mod several;

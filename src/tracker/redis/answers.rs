@@ -72,13 +72,19 @@ pub(super) struct Question<'a> {
 }
 
 /// Chooses owners. Several threads may do so at once.
-#[derive(Debug)]
 pub(super) struct Chooser {
     settings: Settings,
     key: [u8; 32],
     /// Catalogs that are not in use, all of them empty. As many as threads have been here at
     /// once.
     idle: Mutex<Vec<Catalog>>,
+}
+
+/// Does not show the key.
+impl std::fmt::Debug for Chooser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chooser(..)")
+    }
 }
 
 impl Chooser {

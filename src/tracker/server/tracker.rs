@@ -102,6 +102,7 @@ pub struct TrackerStats {
     pub uptime: Duration,
     /// How it stands with the store that it shares with others, if it does.
     #[cfg(feature = "redis")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub store: Option<StoreStats>,
 }
 
