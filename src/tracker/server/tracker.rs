@@ -205,6 +205,20 @@ impl TrackerBuilder {
     /// If the store is away, the tracker answers from what it last knew for
     /// [`RedisConfig::answers_without`], and takes no new announcements;
     /// [`TrackerStats::store`] tells.
+    ///
+    /// ```no_run
+    /// use bt_lite::{MemoryNetwork, tracker::{RedisConfig, Tracker}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = [7; 32];
+    /// let store = RedisConfig::new(["redis://10.0.0.5/", "redis://10.0.0.6/"], key);
+    /// let network = MemoryNetwork::new(1);
+    /// let tracker = Tracker::builder(network.endpoint("tracker")).redis(store);
+    /// let tracker = tracker.bind("memory:tracker").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "redis")]
     #[must_use]
     pub fn redis(mut self, redis: RedisConfig) -> Self {
