@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -16,7 +16,12 @@ use super::schema::{Keys, SCHEMA};
 use super::scripts::{Call, Script};
 use super::values::{number, parts, text};
 
-/// The store is away. Who has noticed it has said why.
+/// How many pipelines are under way at once. So many keep the store busy, and with more it
+/// would seem silent to the last of them; those wait for their turn, in order. No more wait
+/// than there are connections to the tracker.
+const MAX_UNDER_WAY: usize = 128;
+
+/// The store is away, or too slow. Who has noticed that it is away has said why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost;
 
@@ -28,6 +33,10 @@ pub(super) struct Link {
     keys: Keys,
     fingerprint: String,
     state: Mutex<State>,
+    turns: Semaphore,
+    begun: Instant,
+    /// When the store has answered last, in ms from the beginning.
+    answered: AtomicU64,
     /// Notified when the store is lost.
     pub(super) lost: Notify,
     losses: AtomicU64,
@@ -79,6 +88,9 @@ impl Link {
                 store: String::new(),
                 lost_at: None,
             }),
+            turns: Semaphore::new(MAX_UNDER_WAY),
+            begun: Instant::now(),
+            answered: AtomicU64::new(0),
             lost: Notify::new(),
             losses: AtomicU64::new(0),
             round_trips: AtomicU64::new(0),
@@ -114,6 +126,9 @@ impl Link {
     ///
     /// Cancel safe: if it is dropped, the calls may have been made.
     pub(super) async fn run(&self, calls: &[Call]) -> Result<Vec<Value>, Lost> {
+        let Ok(_turn) = self.turns.acquire().await else {
+            return Err(Lost);
+        };
         let (connection, serial) = {
             let state = self.state();
             (state.connection.clone(), state.serial)
@@ -122,14 +137,20 @@ impl Link {
             return Err(Lost);
         };
         let exchanged = self.exchange(&mut connection, calls).await;
-        exchanged.map_err(|error| self.lose(serial, &error))
+        exchanged.map_err(|error| match error {
+            // Others are answered: it is busy, and not away.
+            None if self.has_answered_lately() => Lost,
+            None => self.lose(serial, &self.silence()),
+            Some(error) => self.lose(serial, &error),
+        })
     }
 
+    /// Fails with nothing if there is no answer in time.
     async fn exchange(
         &self,
         connection: &mut MultiplexedConnection,
         calls: &[Call],
-    ) -> Result<Vec<Value>, StoreError> {
+    ) -> Result<Vec<Value>, Option<StoreError>> {
         let calls: Vec<&Call> = calls.iter().collect();
         let mut answers = self.send(connection, &calls).await?;
         let is_unknown = |answer: &Result<Value, RedisError>| {
@@ -154,7 +175,7 @@ impl Link {
             values.push(match answer {
                 Ok(value) => value,
                 Err(error) => match loss_of(&error) {
-                    Some(loss) => return Err(loss),
+                    Some(loss) => return Err(Some(loss)),
                     None => {
                         warn!(%error, "the store refuses a call");
                         Value::Nil
@@ -169,7 +190,7 @@ impl Link {
         &self,
         connection: &mut MultiplexedConnection,
         calls: &[&Call],
-    ) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
+    ) -> Result<Vec<Result<Value, RedisError>>, Option<StoreError>> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
         self.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
         let mut pipe = redis::Pipeline::with_capacity(calls.len());
@@ -179,10 +200,25 @@ impl Link {
         }
         let answers = timeout(self.patience, pipe.query_async(connection)).await;
         match answers {
-            Ok(answers) => answers.map_err(|error| error_of(&error)),
-            Err(_) => Err(StoreError::Unreachable {
-                message: format!("no answer within {:?}", self.patience),
-            }),
+            Ok(Ok(answers)) => {
+                let now = self.begun.elapsed().as_millis() as u64;
+                self.answered.fetch_max(now, Ordering::Relaxed);
+                Ok(answers)
+            }
+            Ok(Err(error)) => Err(Some(error_of(&error))),
+            Err(_) => Err(None),
+        }
+    }
+
+    /// Whether anything was answered within the time that one answer may take.
+    fn has_answered_lately(&self) -> bool {
+        let answered = Duration::from_millis(self.answered.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(answered) < self.patience
+    }
+
+    fn silence(&self) -> StoreError {
+        StoreError::Unreachable {
+            message: format!("no answer within {:?}", self.patience),
         }
     }
 
@@ -239,7 +275,7 @@ impl Link {
     async fn open(&self, client: &Client) -> Result<Opened, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
-            .set_response_timeout(Some(self.patience));
+            .set_response_timeout(None);
         let connected = client.get_multiplexed_async_connection_with_config(&config);
         let connected = timeout(self.patience, connected).await;
         let mut connection = match connected {
@@ -249,10 +285,12 @@ impl Link {
                 return Err(StoreError::Unreachable { message });
             }
         };
-        let mut calls = vec![Call::command("INFO").arg("replication")];
+        let mut calls = Self::info_calls().to_vec();
         calls.extend(Call::load_all());
-        let info = self.exchange(&mut connection, &calls).await?;
-        let info = info.first().and_then(text).unwrap_or_default();
+        let silent = |error: Option<_>| error.unwrap_or_else(|| self.silence());
+        let info = self.exchange(&mut connection, &calls).await;
+        let info = info.map_err(silent)?;
+        let info = &info_of(&info);
         if field(info, "role") == Some("slave") {
             return Err(StoreError::ReadOnly {
                 message: "it is a replica".into(),
@@ -265,7 +303,10 @@ impl Link {
             .arg(SCHEMA)
             .arg(format!("{id:016x}"))
             .arg(&self.fingerprint);
-        let meta = self.exchange(&mut connection, &[meta]).await?;
+        let meta = self
+            .exchange(&mut connection, &[meta])
+            .await
+            .map_err(silent)?;
         let meta = meta.first().map_or(&[][..], parts);
         let [schema, store, key, founded] = meta else {
             let found = "of another kind".into();
@@ -290,10 +331,15 @@ impl Link {
         })
     }
 
-    /// Looks whether the store is still what it was, from what it says of its replication:
+    /// What a store is asked of itself.
+    pub(super) fn info_calls() -> [Call; 2] {
+        ["server", "replication"].map(|section| Call::command("INFO").arg(section))
+    }
+
+    /// Looks whether the store is still what it was, from what it says of itself:
     /// one that was promoted, or that has started again, may have lost the last moments.
-    pub(super) fn check(&self, info: &Value) {
-        let info = text(info).unwrap_or_default();
+    pub(super) fn check(&self, info: &[Value]) {
+        let info = &info_of(info);
         let serial = self.state().serial;
         if field(info, "role") == Some("slave") {
             let message = "it is a replica by now".into();
@@ -314,6 +360,12 @@ impl Link {
     }
 }
 
+/// All that the store says of itself.
+fn info_of(answers: &[Value]) -> String {
+    let sections = answers.iter().take(2).filter_map(text);
+    sections.collect::<Vec<_>>().join("\n")
+}
+
 /// A field of what INFO says.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = info.lines();
@@ -323,8 +375,10 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 /// What trackers tell as their epoch: the same for all of one store, and another one when the
 /// store has another history.
 fn epoch_of(store: &str, info: &str) -> u64 {
-    let history = field(info, "master_replid").unwrap_or_default();
-    let hash = blake3::hash(format!("{store} {history}").as_bytes());
+    // Another process, or the same one which has been a replica meanwhile. (Its own
+    // `master_replid` changes when the first replica comes as well.)
+    let history = ["run_id", "master_replid2"].map(|name| field(info, name).unwrap_or_default());
+    let hash = blake3::hash(format!("{store} {}", history.join(" ")).as_bytes());
     let (first, _) = hash
         .as_bytes()
         .split_first_chunk::<8>()

@@ -543,7 +543,7 @@ impl RedisRegistry {
     /// What there is, and whose lease is over.
     async fn tick(&self) -> Result<Vec<PeerRef>, Lost> {
         let keys = &self.rules.keys;
-        let mut calls = vec![Call::command("INFO").arg("replication")];
+        let mut calls = Link::info_calls().to_vec();
         for shard in 0..PEER_SHARDS {
             let due = keys.of_peers(shard, "due");
             let sum = keys.of_peers(shard, "sum");
@@ -556,9 +556,7 @@ impl RedisRegistry {
             calls.push(Call::command("HGET").arg(sum).arg("contents"));
         }
         let answers = self.link.run(&calls).await?;
-        let Some((info, rest)) = answers.split_first() else {
-            return Ok(Vec::new());
-        };
+        let (info, rest) = answers.split_at(2.min(answers.len()));
         self.link.check(info);
         let (of_peers, of_contents) = rest.split_at((3 * PEER_SHARDS as usize).min(rest.len()));
         let (mut totals, mut due) = ([0; 3], Vec::new());
