@@ -13,12 +13,18 @@
 //!
 //! With `--http ADDR` and `--udp ADDR` it serves BitTorrent clients as well, of any make. The
 //! address for a torrent is `http://HOST:PORT/announce`, or `udp://HOST:PORT`.
+//!
+//! With `--redis URL` it shares what it knows with other trackers, in a Redis or Valkey. All of
+//! them need the same secret: `--redis-secret FILE`, with random bytes. Several URLs are those
+//! of a primary and its replicas.
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bt_lite::Tracker;
+use bt_lite::tracker::RedisConfig;
+use bt_lite::{ContentId, Tracker};
 use clap::Parser;
 use common::members::Members;
 use common::{Outcome, print_line};
@@ -35,6 +41,12 @@ struct Args {
     /// Where to serve BitTorrent clients over UDP.
     #[arg(long, value_name = "ADDR")]
     udp: Vec<String>,
+    /// A store that several trackers share, and its replicas.
+    #[arg(long, value_name = "URL", requires = "redis_secret")]
+    redis: Vec<String>,
+    /// A file with random bytes that all trackers of the store have.
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    redis_secret: Option<PathBuf>,
     #[command(flatten)]
     members: Members,
 }
@@ -49,7 +61,13 @@ async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     args.members.make_secret()?;
     let transport = args.members.transport()?;
-    let tracker = Tracker::builder(transport).bind(&args.listen).await?;
+    let mut builder = Tracker::builder(transport);
+    if let Some(file) = &args.redis_secret {
+        // Of any length.
+        let key = ContentId::of(&std::fs::read(file)?);
+        builder = builder.redis(RedisConfig::new(args.redis, *key.as_bytes()));
+    }
+    let tracker = builder.bind(&args.listen).await?;
     print_line(format_args!("listening {}", tracker.local_addr()))?;
     for addr in &args.http {
         let addr = tracker.serve_http(addr).await?;

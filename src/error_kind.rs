@@ -4,6 +4,8 @@ use crate::error::{ConfigError, DownloadError, ReaderError, RemoveError, ShareEr
 #[cfg(feature = "file-storage")]
 use crate::peer::FolderError;
 use crate::storage::StorageError;
+#[cfg(feature = "redis")]
+use crate::tracker::StoreError;
 use crate::tracker::{BindError, TrackerError};
 use crate::transport::{AuthError, TransportError};
 
@@ -36,7 +38,7 @@ pub trait ErrorKind {
 
 macro_rules! kinds {
     ($error:ty { $($(#[$only:meta])? $variant:ident => $kind:literal),+ $(,)? }
-     causes { $($cause:pat => $source:ident),* $(,)? }) => {
+     causes { $($(#[$if:meta])? $cause:pat => $source:ident),* $(,)? }) => {
         impl ErrorKind for $error {
             fn kind(&self) -> &'static str {
                 match self {
@@ -46,7 +48,7 @@ macro_rules! kinds {
 
             fn cause_kind(&self) -> Option<&'static str> {
                 match self {
-                    $($cause => Some($source.kind()),)*
+                    $($(#[$if])? $cause => Some($source.kind()),)*
                     #[allow(unreachable_patterns, reason = "all may have causes")]
                     _ => None,
                 }
@@ -226,7 +228,21 @@ kinds!(BindError {
     Config => "config",
     Listen => "listen",
     Entropy => "entropy",
+    #[cfg(feature = "redis")]
+    Store => "store",
 } causes {
     Self::Config(source) => source,
     Self::Listen { source, .. } => source,
+    #[cfg(feature = "redis")]
+    Self::Store(source) => source,
 });
+
+#[cfg(feature = "redis")]
+kinds!(StoreError {
+    Unreachable => "unreachable",
+    ReadOnly => "read_only",
+    Full => "full",
+    Schema => "schema",
+    Key => "key",
+    Unsupported => "unsupported",
+} causes {});

@@ -11,6 +11,8 @@ use crate::error_kind::ErrorKind;
 use crate::peer::FolderError;
 use crate::protocol::PeerId;
 use crate::storage::{FilePoolStats, StorageError};
+#[cfg(feature = "redis")]
+use crate::tracker::StoreError;
 use crate::tracker::{BindError, TrackerError};
 use crate::transport::{AuthError, TransportError};
 
@@ -56,6 +58,8 @@ error_forms!(
 
 #[cfg(feature = "file-storage")]
 error_forms!(FolderError);
+#[cfg(feature = "redis")]
+error_forms!(StoreError);
 
 impl Serialize for PeerId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -118,6 +118,8 @@
 //!   field is an error, durations are text (`"1m 30s"`), and bytes are numbers or text
 //!   (`"64 MiB"`). Events, figures and errors are saved as well, for logs and other
 //!   programs; see [`PeerEvent`], [`DownloadEvent`] and [`ErrorKind`].
+//! - `redis`: several trackers that share what they remember, in Redis or Valkey
+//!   (`TrackerBuilder::redis`).
 //! - `metrics`: counters, gauges and histograms of peers and trackers, for whatever recorder
 //!   the program installs; see `bt_lite::metrics`.
 //! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams

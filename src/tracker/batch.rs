@@ -81,7 +81,14 @@ impl Replies {
         each.collect()
     }
 
-    fn clear(&mut self) {
+    /// One more reply, which is written into this buffer.
+    #[cfg(feature = "redis")]
+    pub(super) fn push(&mut self, outcome: Result<(), Refusal>, reply: &[u8]) {
+        self.bytes.extend_from_slice(reply);
+        self.ends.push((self.bytes.len(), outcome));
+    }
+
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
     }

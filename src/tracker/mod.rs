@@ -10,14 +10,19 @@
 mod announcing;
 mod batch;
 mod client;
+#[cfg(feature = "redis")]
+mod redis;
 mod registry;
 mod request_handler;
 mod server;
 mod sharded;
 mod shards;
+mod store;
 
 pub use batch::{Asked, Replies};
 pub use client::{ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerClient, TrackerError};
+#[cfg(feature = "redis")]
+pub use redis::{RedisConfig, StoreError, StoreStats};
 pub use registry::{
     AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,
     RequestsPerSecond, Snapshot,

@@ -59,6 +59,11 @@ pub struct ClientConfig {
     /// For how many owners per tracker uploads can be credited: the ones that the
     /// tracker named last. Default 10,000: those of 200 answers of the longest kind.
     pub max_known_owners: usize,
+    /// Whether the trackers share a store ([`TrackerBuilder::redis`](crate::TrackerBuilder)).
+    /// Then the client registers with one of them, and uses another when that fails, with the
+    /// same token and without announcing anything again. Default `false`: each tracker knows
+    /// what it was told, and is told everything.
+    pub one_store: bool,
     /// The seed of the jitter. Default: a random one, so that clients do not act in step.
     pub seed: Option<u64>,
 }
@@ -72,6 +77,7 @@ setters!(ClientConfig {
     own_retry: (Duration, Duration),
     max_contents: usize,
     max_known_owners: usize,
+    one_store: bool,
     seed: u64,
 });
 
@@ -86,6 +92,7 @@ impl Default for ClientConfig {
             own_retry: (Duration::from_secs(10), Duration::from_secs(60)),
             max_contents: 100_000,
             max_known_owners: 10_000,
+            one_store: false,
             seed: None,
         }
     }

@@ -6,28 +6,40 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::error::{Outcome, TrackerError};
+use super::fleet::Fleet;
 use crate::protocol::limits::TRACKER_FRAMES;
 use crate::protocol::{Addr, Frame, TrackerReply, TrackerRequest};
 use crate::transport::{AuthError, Connection, PeerIdentity, Transport, TransportError};
 
-/// The connection to a tracker, open or not.
+/// The connection to a tracker of a fleet, open or not.
 pub(super) struct TrackerConnection {
+    fleet: Arc<Fleet>,
+    /// The one that was tried last.
     tracker: Addr,
     transport: Arc<dyn Transport>,
     /// How long connecting and each exchange may take.
     patience: Duration,
     open: Option<Connection>,
+    was_open: bool,
 }
 
 impl TrackerConnection {
-    pub(super) fn new(tracker: Addr, transport: Arc<dyn Transport>, patience: Duration) -> Self {
+    /// A connection to this tracker at first.
+    pub(super) fn new(
+        (fleet, tracker): (Arc<Fleet>, Addr),
+        transport: Arc<dyn Transport>,
+        patience: Duration,
+    ) -> Self {
         Self {
+            fleet,
             tracker,
             transport,
             patience,
             open: None,
+            was_open: false,
         }
     }
 
@@ -53,20 +65,52 @@ impl TrackerConnection {
         self.unreachable(error.into())
     }
 
+    /// Whether the last attempt to connect has succeeded.
+    pub(super) fn was_open(&self) -> bool {
+        self.was_open
+    }
+
+    /// The tracker that is used, or was tried last.
+    pub(super) fn tracker(&self) -> &Addr {
+        &self.tracker
+    }
+
+    /// Connects to the tracker, or of several to the first that can be reached. All of that
+    /// takes no longer than one request may.
     pub(super) async fn open(&mut self) -> Outcome<()> {
+        self.was_open = false;
+        let turns = self.fleet.len().max(1);
+        let patience = self.patience / u32::try_from(turns).unwrap_or(u32::MAX);
+        for _ in 1..turns {
+            match self.open_current(patience).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    debug!(%error, "on to the next tracker");
+                    self.fleet.move_on_from(&self.tracker);
+                }
+            }
+        }
+        self.open_current(patience).await
+    }
+
+    async fn open_current(&mut self, patience: Duration) -> Outcome<()> {
+        if let Some(current) = self.fleet.current() {
+            self.tracker = current;
+        }
         let connect = self.transport.connect(&self.tracker);
-        let connected = timeout(self.patience, connect).await;
+        let connected = timeout(patience, connect).await;
         let connection = self.in_time(connected)?;
         let known = connection.check_identity(self.transport.identity().is_some());
         known.map_err(|error| self.unreachable(error.into()))?;
         connection.limits.set(TRACKER_FRAMES);
-        self.open = Some(connection);
+        (self.open, self.was_open) = (Some(connection), true);
         Ok(())
     }
 
-    /// Drops the connection, if it is open.
+    /// Drops the connection, if it is open. Another tracker is next, if there is one.
     pub(super) fn abandon(&mut self) {
         self.open = None;
+        self.fleet.move_on_from(&self.tracker);
     }
 
     /// Closes the connection, if it is open. There is no time limit.

@@ -15,6 +15,7 @@ use tracing::{Instrument, info_span};
 use super::config::ClientConfig;
 use super::error::{Outcome, TrackerError};
 use super::events::{self, OwnEvent, OwnEvents, RefusedOwn};
+use super::fleet::Fleet;
 use super::merge::Answers;
 use super::other_family::OtherFamily;
 use super::pipeline::{Caller, Need};
@@ -93,9 +94,9 @@ struct ClientHandle {
     tasks: TaskTracker,
 }
 
-/// A tracker, and its session.
+/// A tracker, or several that share a store, and the session with it.
 struct Slot {
-    tracker: Addr,
+    fleet: Arc<Fleet>,
     /// Its number in the state and the status.
     index: usize,
     sender: mpsc::Sender<Command>,
@@ -104,8 +105,14 @@ struct Slot {
 }
 
 impl ClientHandle {
-    /// Starts the session with one more tracker.
-    fn launch(&self, tracker: Addr, events: broadcast::Sender<OwnEvent>, is_late: bool) -> Slot {
+    /// Starts the session with some more trackers that know the same, of which `first` is
+    /// one.
+    fn launch(
+        &self,
+        (fleet, first): (Arc<Fleet>, Addr),
+        events: broadcast::Sender<OwnEvent>,
+        is_late: bool,
+    ) -> Slot {
         let (sender, commands) = mpsc::channel(QUEUE);
         let (state, index) = (Arc::clone(&self.state), self.state.add_tracker());
         self.status.send_modify(|status| {
@@ -116,7 +123,8 @@ impl ClientHandle {
         let (registered, shown) = watch::channel(None);
         let session = Session::new(Setup {
             index,
-            tracker: tracker.clone(),
+            fleet: Arc::clone(&fleet),
+            first: first.clone(),
             listen: self.listen.clone(),
             transport: self.transport.clone(),
             config: self.config.clone(),
@@ -130,7 +138,6 @@ impl ClientHandle {
             is_late,
         });
         let other_family = OtherFamily {
-            tracker: tracker.clone(),
             listen: self.listen.clone(),
             transport: self.transport.clone(),
             patience: self.config.request_timeout,
@@ -146,10 +153,10 @@ impl ClientHandle {
             }
             state.tracker_gone(index);
         };
-        let span = info_span!("tracker_session", %tracker);
+        let span = info_span!("tracker_session", tracker = %first);
         self.tasks.spawn(run.instrument(span));
         Slot {
-            tracker,
+            fleet,
             index,
             sender,
             leave,
@@ -220,8 +227,15 @@ impl TrackerClient {
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        let slots = trackers.into_iter();
-        let slots = slots.map(|tracker| handle.launch(tracker, events.clone(), false));
+        let fleets: Vec<Vec<Addr>> = match handle.config.one_store && !trackers.is_empty() {
+            true => vec![trackers],
+            false => trackers.into_iter().map(|tracker| vec![tracker]).collect(),
+        };
+        let slots = fleets.into_iter().filter_map(|trackers| {
+            let fleet = Arc::new(Fleet::new(trackers, seed));
+            let first = fleet.current()?;
+            Some(handle.launch((fleet, first), events.clone(), false))
+        });
         let slots = slots.collect();
         *handle.trackers() = slots;
         Self {
@@ -232,7 +246,7 @@ impl TrackerClient {
     /// The trackers, in the order in which they were added.
     pub fn trackers(&self) -> Vec<Addr> {
         let trackers = self.handle.trackers();
-        trackers.iter().map(|slot| slot.tracker.clone()).collect()
+        trackers.iter().flat_map(|slot| slot.fleet.all()).collect()
     }
 
     /// Registers with one more tracker, in the background, and announces everything there
@@ -247,8 +261,16 @@ impl TrackerClient {
         self.open()?;
         let handle = &self.handle;
         let mut trackers = handle.trackers();
-        if trackers.iter().any(|slot| slot.tracker == tracker) {
+        if trackers
+            .iter()
+            .any(|slot| slot.fleet.all().contains(&tracker))
+        {
             return Ok(false);
+        }
+        if handle.config.one_store
+            && let Some(slot) = trackers.first()
+        {
+            return Ok(slot.fleet.add(tracker));
         }
         let events = {
             let mut weak = handle.events();
@@ -258,7 +280,8 @@ impl TrackerClient {
             *weak = sender.downgrade();
             sender
         };
-        trackers.push(handle.launch(tracker, events, true));
+        let fleet = Arc::new(Fleet::of_one(tracker.clone()));
+        trackers.push(handle.launch((fleet, tracker), events, true));
         Ok(true)
     }
 
@@ -267,9 +290,14 @@ impl TrackerClient {
     /// [`TrackerError::Closed`]. Returns `false` if it is none of the trackers.
     pub fn remove_tracker(&self, tracker: &Addr) -> bool {
         let mut trackers = self.handle.trackers();
-        let Some(at) = trackers.iter().position(|slot| slot.tracker == *tracker) else {
+        let has_it = |slot: &Slot| slot.fleet.all().contains(tracker);
+        let Some(at) = trackers.iter().position(has_it) else {
             return false;
         };
+        if trackers[at].fleet.len() > 1 {
+            trackers[at].fleet.remove(tracker);
+            return true;
+        }
         let slot = trackers.remove(at);
         self.handle.state.tracker_leaves(slot.index);
         slot.leave.cancel();
@@ -429,12 +457,15 @@ impl TrackerClient {
     pub fn refused(&self) -> Vec<RefusedOwn> {
         let trackers = self.handle.trackers();
         let refused = trackers.iter().flat_map(|slot| {
+            let tracker = slot.fleet.current();
             let refused = self.handle.state.refused(slot.index).into_iter();
-            refused.map(|(id, name, refusal)| RefusedOwn {
-                tracker: slot.tracker.clone(),
-                id,
-                name,
-                refusal,
+            refused.filter_map(move |(id, name, refusal)| {
+                Some(RefusedOwn {
+                    tracker: tracker.clone()?,
+                    id,
+                    name,
+                    refusal,
+                })
             })
         });
         refused.collect()
@@ -547,8 +578,9 @@ impl TrackerClient {
 
     fn timed_out(&self) -> TrackerError {
         match self.handle.trackers().first() {
-            Some(slot) => TrackerError::TimedOut {
-                tracker: slot.tracker.clone(),
+            Some(slot) => match slot.fleet.current() {
+                Some(tracker) => TrackerError::TimedOut { tracker },
+                None => TrackerError::NoTracker,
             },
             None => TrackerError::NoTracker,
         }

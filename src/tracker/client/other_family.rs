@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
+use super::fleet::Fleet;
 use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
 use crate::transport::{PeerIdentity, Transport};
 
@@ -26,7 +27,9 @@ const RETRY: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Registered {
     pub(super) token: Token,
-    /// Where the tracker is, as it was reached.
+    /// The tracker.
+    pub(super) tracker: Addr,
+    /// Where it is, as it was reached.
     pub(super) remote: Addr,
     /// Who it has proven to be there. Nobody else is told the token.
     pub(super) identity: Option<PeerIdentity>,
@@ -36,7 +39,6 @@ pub(super) struct Registered {
 
 /// The task of one tracker.
 pub(super) struct OtherFamily {
-    pub(super) tracker: Addr,
     /// Where the peer listens, if it does.
     pub(super) listen: Option<Addr>,
     pub(super) transport: Arc<dyn Transport>,
@@ -65,11 +67,13 @@ impl OtherFamily {
                     Ok(Attempt::Listed) => Some(registered.heartbeat),
                     Ok(Attempt::Never) => None,
                     Err(error @ TrackerError::Refused { .. }) => {
-                        debug!(tracker = %self.tracker, %error, "refused for the other family");
+                        let tracker = &registered.tracker;
+                        debug!(%tracker, %error, "refused for the other family");
                         Some(registered.heartbeat)
                     }
                     Err(error) => {
-                        debug!(tracker = %self.tracker, %error, "not listed for both families");
+                        let tracker = &registered.tracker;
+                        debug!(%tracker, %error, "not listed for both families");
                         Some(RETRY.max(registered.heartbeat))
                     }
                 },
@@ -93,14 +97,16 @@ impl OtherFamily {
             return Ok(Attempt::Never);
         };
         let is_other = |addr: &&Addr| family(addr).is_some_and(|family| family != over);
-        let trackers = self.resolve(&self.tracker).await?;
+        let trackers = self
+            .resolve(&registered.tracker, &registered.tracker)
+            .await?;
         let Some(tracker) = trackers.iter().find(is_other) else {
             return Ok(Attempt::Never);
         };
         let listen = match family(listen) {
             // A name, which may have an address of each family.
             None => self
-                .resolve(listen)
+                .resolve(&registered.tracker, listen)
                 .await?
                 .into_iter()
                 .find(|a| is_other(&a)),
@@ -110,7 +116,9 @@ impl OtherFamily {
             return Ok(Attempt::Never);
         };
         let transport = Arc::clone(&self.transport);
-        let mut connection = TrackerConnection::new(tracker.clone(), transport, self.patience);
+        let alone = Arc::new(Fleet::of_one(tracker.clone()));
+        let at = (alone, tracker.clone());
+        let mut connection = TrackerConnection::new(at, transport, self.patience);
         connection.open().await?;
         if connection.identity() != registered.identity {
             return Err(connection.is_another());
@@ -136,9 +144,9 @@ impl OtherFamily {
         }
     }
 
-    async fn resolve(&self, addr: &Addr) -> Outcome<Vec<Addr>> {
+    async fn resolve(&self, tracker: &Addr, addr: &Addr) -> Outcome<Vec<Addr>> {
         let resolved = timeout(self.patience, self.transport.resolve(addr)).await;
-        let tracker = self.tracker.clone();
+        let tracker = tracker.clone();
         match resolved {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(source)) => Err(TrackerError::Unreachable { tracker, source }),

@@ -133,6 +133,25 @@ impl Pipeline {
         self.to_repeat.pop_front().map(|(need, _)| need)
     }
 
+    /// Whether there are NEEDs to be sent again.
+    pub(super) fn has_repeats(&self) -> bool {
+        !self.to_repeat.is_empty()
+    }
+
+    /// Keeps all NEEDs to be sent again on another connection, and returns what was to be
+    /// announced.
+    pub(super) fn interrupt(&mut self) -> Vec<OwnEntry> {
+        let mut unanswered = Vec::new();
+        while let Some(sent) = self.pop() {
+            match sent.request {
+                // No tracker has forgotten this token.
+                Request::Need(need) => self.to_repeat.push_back((need, Token([0; 16]))),
+                Request::Own(entries) => unanswered.extend(entries),
+            }
+        }
+        unanswered
+    }
+
     /// Ends all NEEDs with an error, and returns what was to be announced.
     pub(super) fn fail(&mut self, error: &TrackerError) -> Vec<OwnEntry> {
         let mut unanswered = Vec::new();
@@ -164,6 +183,11 @@ pub(super) type Caller = oneshot::Sender<Outcome<()>>;
 impl Waiting {
     pub(super) fn has_room(&self) -> bool {
         self.len < MAX_WAITING
+    }
+
+    /// Whether somebody waits.
+    pub(super) fn is_any(&self) -> bool {
+        self.len > 0
     }
 
     /// Adds a caller that waits for one content, or for all.

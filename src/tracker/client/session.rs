@@ -20,6 +20,8 @@ use super::config::{self, ClientConfig};
 use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
+use super::fleet::Fleet;
+use super::lately::Lately;
 use super::other_family::Registered;
 use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
 use super::state::{ClientState, Fill, Verdict};
@@ -62,7 +64,10 @@ impl Command {
 pub(super) struct Setup {
     /// The number of the tracker in the state and the status.
     pub(super) index: usize,
-    pub(super) tracker: Addr,
+    /// The tracker, or several that know the same.
+    pub(super) fleet: Arc<Fleet>,
+    /// One of them.
+    pub(super) first: Addr,
     pub(super) listen: Option<Addr>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) config: ClientConfig,
@@ -119,12 +124,13 @@ pub(super) struct Session {
     waiting: Waiting,
     /// A token with which an OWN was sent, and that the tracker has forgotten.
     forgotten: Option<Token>,
+    lately: Lately,
 }
 
 impl Session {
     pub(super) fn new(setup: Setup) -> Self {
         let connection = TrackerConnection::new(
-            setup.tracker.clone(),
+            (Arc::clone(&setup.fleet), setup.first.clone()),
             setup.transport.clone(),
             setup.config.request_timeout,
         );
@@ -137,6 +143,7 @@ impl Session {
             pipeline: Pipeline::default(),
             waiting: Waiting::default(),
             forgotten: None,
+            lately: Lately::default(),
             setup,
         }
     }
@@ -165,9 +172,9 @@ impl Session {
         let mut reach = Reach::Possible;
         while let Some(connected) = self.try_connect(commands, &reach).await {
             let begun = Instant::now();
-            self.note(connected.clone());
             let error = match connected {
                 Ok(()) => {
+                    self.note(Ok(()));
                     if failures > 0 || std::mem::take(&mut self.setup.is_late) {
                         self.setup.recoveries.send_modify(|times| *times += 1);
                     }
@@ -182,18 +189,32 @@ impl Session {
                     error
                 }
             };
-            self.fail(&error);
-            self.connection.abandon();
             let (_, longest) = self.setup.config.backoff;
             // A session that has lasted begins a new series of failures.
             if matches!(reach, Reach::Possible) && begun.elapsed() >= longest {
                 failures = 0;
             }
-            let pause = self.pause(&reach, failures);
+            let moves = self.has_next(failures);
+            match (moves, &reach) {
+                (true, _) => {
+                    self.interrupt();
+                    reach = Reach::Possible;
+                }
+                (false, Reach::Possible) => self.fail(&error),
+                (false, Reach::Failed(_)) => {
+                    self.note(Err(error.clone()));
+                    self.fail(&error);
+                }
+            }
+            self.connection.abandon();
+            let pause = match moves {
+                true => self.pause_before_next(),
+                false => self.pause(&reach, failures),
+            };
             failures = failures.saturating_add(1);
             // A refusal may be something that the user must act on.
             if matches!(error, TrackerError::Refused { .. }) {
-                let tracker = &self.setup.tracker;
+                let tracker = self.connection.tracker();
                 warn!(%tracker, %error, pause = ?pause.fixed, "the tracker refuses this peer");
             } else {
                 debug!(%error, pause = ?pause.fixed, "tracker session failed");
@@ -201,6 +222,34 @@ impl Session {
             if !wait(&pause, &self.setup.leave, commands, &reach).await {
                 return;
             }
+        }
+    }
+
+    /// Whether there is another tracker, which knows the same and was not tried yet after
+    /// this number of failures in a row.
+    fn has_next(&self, failures: u32) -> bool {
+        let others = self.setup.fleet.len().saturating_sub(1);
+        // If none could be connected to, all were tried.
+        self.connection.was_open() && usize::try_from(failures).is_ok_and(|times| times < others)
+    }
+
+    /// Keeps what callers wait for, to be asked of another tracker.
+    fn interrupt(&mut self) {
+        let unanswered = self.pipeline.interrupt();
+        self.setup.state.untold_again(self.setup.index, unanswered);
+    }
+
+    /// How long to wait before another tracker of the store is used. Clients that have lost
+    /// one come to the others one by one, but each before its next heartbeat is due.
+    fn pause_before_next(&mut self) -> Pause {
+        let due = self.heartbeat.saturating_duration_since(Instant::now());
+        let spread = self.setup.config.return_spread.min(due);
+        Pause {
+            fixed: Duration::ZERO,
+            spread: match self.pipeline.has_repeats() || self.waiting.is_any() {
+                true => Duration::ZERO,
+                false => spread.mul_f64(self.rng.f64()),
+            },
         }
     }
 
@@ -374,29 +423,43 @@ impl Session {
             token: registered.token,
             epoch: registered.epoch,
         };
-        // A tracker that started again has forgotten everything, even if it still
-        // accepts the token.
-        if self.registration != Some(registration) {
+        let before = self.registration.replace(registration);
+        if before == Some(registration) {
+            self.lately.heard(Instant::now());
+        } else {
             info!(
-                tracker = %self.setup.tracker,
+                tracker = %self.connection.tracker(),
                 epoch = registered.epoch,
                 listed = ?registered.listed,
                 "registered",
             );
             let listens = self.listen.as_ref().and_then(Addr::socket_addr);
             if registered.listed.is_none() && listens.is_some_and(|addr| addr.port() != 0) {
-                let (tracker, listen) = (&self.setup.tracker, &self.listen);
+                let (tracker, listen) = (self.connection.tracker(), &self.listen);
                 warn!(%tracker, ?listen, "the tracker reaches this peer over another family of \
                     addresses than it listens at, and does not list it");
             }
-            self.setup.state.registered_anew(self.setup.index);
-            self.registration = Some(registration);
+            self.announce_again(before, registration);
         }
         let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
         self.show_registration(heartbeat);
         // Up to a tenth early, so that peers which began together drift apart.
         self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
         Ok(())
+    }
+
+    /// What the tracker has forgotten is to be told again.
+    fn announce_again(&mut self, before: Option<Registration>, now: Registration) {
+        let (state, index) = (&self.setup.state, self.setup.index);
+        let lately = self.lately.take();
+        // With the same token the store has another history, and lacks the last moments at
+        // most. Of other trackers nobody knows that.
+        let is_known = before.is_some_and(|before| before.token == now.token);
+        let is_known = is_known && self.setup.config.one_store;
+        match lately.filter(|_| is_known) {
+            Some(lately) => state.untold_again(index, lately),
+            None => state.registered_anew(index),
+        }
     }
 
     /// Tells the task of the other family of addresses.
@@ -406,6 +469,7 @@ impl Session {
             .zip(self.connection.remote())
             .map(|(token, remote)| Registered {
                 token,
+                tracker: self.connection.tracker().clone(),
                 remote: remote.clone(),
                 identity: self.connection.identity(),
                 heartbeat,
@@ -544,6 +608,7 @@ impl Session {
         let pauses = self.setup.config.own_retry;
         let rng = &mut self.rng;
         let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
+        self.lately.told(now, &entries);
         let verdicts = self.setup.state.told(index, &entries, &refused, now, pause);
         for (id, name, verdict) in verdicts {
             self.publish(id, name, verdict);
@@ -557,7 +622,7 @@ impl Session {
 
     /// Logs what the tracker has decided about a content, and sends the event.
     fn publish(&self, id: ContentId, name: ContentName, verdict: Verdict) {
-        let tracker = self.setup.tracker.clone();
+        let tracker = self.connection.tracker().clone();
         let event = match verdict {
             Verdict::Refused(refusal) => {
                 let listed = refusal.is_of_name();
@@ -642,9 +707,19 @@ impl Session {
                 Ok(())
             }
             Err(error) => {
-                need.finish(Err(error.clone()));
+                self.ask_next(need, &error);
                 Err(error)
             }
+        }
+    }
+
+    /// Keeps a NEED whose session ends with this error for another tracker, if there is one,
+    /// and tells its caller otherwise.
+    fn ask_next(&mut self, need: Need, error: &TrackerError) {
+        match self.setup.fleet.len() {
+            // No tracker has forgotten this token.
+            2.. => self.pipeline.repeat(need, Token([0; 16])),
+            _ => need.finish(Err(error.clone())),
         }
     }
 
@@ -657,7 +732,7 @@ impl Session {
             return Err(self.connection.unexpected());
         };
         let reply = TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
-            tracker: self.setup.tracker.clone(),
+            tracker: self.connection.tracker().clone(),
             source,
         });
         match (sent.request, reply) {
@@ -702,11 +777,20 @@ impl Session {
             Ok(other) => self.connection.refused(other),
             Err(error) => error,
         };
-        need.finish(Err(error.clone()));
-        match &error {
-            TrackerError::Ambiguous { .. } => Ok(()),
-            TrackerError::Refused { refusal, .. } if !ends_session(refusal) => Ok(()),
-            _ => Err(error),
+        let goes_on = match &error {
+            TrackerError::Ambiguous { .. } => true,
+            TrackerError::Refused { refusal, .. } => !ends_session(refusal),
+            _ => false,
+        };
+        match goes_on {
+            true => {
+                need.finish(Err(error));
+                Ok(())
+            }
+            false => {
+                self.ask_next(need, &error);
+                Err(error)
+            }
         }
     }
 

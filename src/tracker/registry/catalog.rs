@@ -88,6 +88,7 @@ pub(crate) struct Begun {
 }
 
 /// Who asks for owners.
+#[derive(Debug)]
 pub(crate) struct Asker {
     /// Where it listens.
     pub(crate) listens: Option<ListenAddr>,

@@ -56,15 +56,15 @@ impl BuildHasher for Keyed {
 /// to check a token: that is quicker than reading it from memory. A guess is right once
 /// in 2^64 requests, each of which names one peer only. At millions of requests a second
 /// that takes tens of thousands of years.
-pub(super) struct TokenIssuer {
+pub(crate) struct TokenIssuer {
     key: Keyed,
 }
 
 /// The part of a token that nobody can guess.
-pub(super) type Proof = [u32; 2];
+pub(crate) type Proof = [u32; 2];
 
 impl TokenIssuer {
-    pub(super) fn new(key: &[u8; 32], epoch: u64) -> Self {
+    pub(crate) fn new(key: &[u8; 32], epoch: u64) -> Self {
         let mut input = *b"token-key-000000";
         input[8..].copy_from_slice(&epoch.to_le_bytes());
         let secret = blake3::keyed_hash(key, &input);
@@ -73,7 +73,7 @@ impl TokenIssuer {
         }
     }
 
-    pub(super) fn proof(&self, peer: u32, generation: u32) -> Proof {
+    pub(crate) fn proof(&self, peer: u32, generation: u32) -> Proof {
         let mut hasher = self.key.build_hasher();
         hasher.write(&(u64::from(generation) << 32 | u64::from(peer)).to_le_bytes());
         let proof = hasher.finish();
@@ -81,7 +81,7 @@ impl TokenIssuer {
     }
 }
 
-pub(super) fn token(peer: u32, generation: u32, [low, high]: Proof) -> Token {
+pub(crate) fn token(peer: u32, generation: u32, [low, high]: Proof) -> Token {
     let mut token = [0; 16];
     for (bytes, word) in token.chunks_mut(4).zip([peer, generation, low, high]) {
         bytes.copy_from_slice(&word.to_le_bytes());
@@ -90,7 +90,7 @@ pub(super) fn token(peer: u32, generation: u32, [low, high]: Proof) -> Token {
 }
 
 /// The words of a token: peer, generation, and the two words of its proof.
-pub(super) fn words(token: &Token) -> [u32; 4] {
+pub(crate) fn words(token: &Token) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = token.0;
     [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_le_bytes)
 }

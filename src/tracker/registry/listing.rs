@@ -1,6 +1,10 @@
 //! What the list of a content must know of a peer.
 
 use super::addrs::ListenAddr;
+#[cfg(feature = "redis")]
+use super::decay;
+#[cfg(feature = "redis")]
+use crate::protocol::OwnerRef;
 
 /// A peer, as the contents that it owns list it.
 #[derive(Debug)]
@@ -17,4 +21,25 @@ pub(crate) struct PeerListing {
     pub(super) addr: Option<ListenAddr>,
     /// Where it listens for the other family of IP addresses as well.
     pub(super) also: Option<ListenAddr>,
+}
+
+#[cfg(feature = "redis")]
+impl PeerListing {
+    /// A peer that is known by its reference and not counted here.
+    pub(crate) fn of_ref(
+        owner: OwnerRef,
+        score: f64,
+        addr: Option<ListenAddr>,
+        also: Option<ListenAddr>,
+    ) -> Self {
+        Self {
+            peer: owner.0 as u32,
+            generation: (owner.0 >> u32::BITS) as u32,
+            level: decay::level(score as f32),
+            host: 0,
+            credited: false,
+            addr,
+            also,
+        }
+    }
 }

@@ -53,13 +53,15 @@ mod timer_wheel;
 mod votes;
 
 pub(super) use addrs::ListenAddr;
-#[cfg(feature = "bittorrent")]
+#[cfg(any(feature = "bittorrent", feature = "redis"))]
 pub(super) use addrs::Vantage;
 #[cfg(feature = "bittorrent")]
 pub(super) use announce::{Announcer, Membership};
 pub(super) use backlog::Job;
 pub(super) use catalog::{Aim, Asker, Begun, Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;
+#[cfg(feature = "redis")]
+pub(super) use keyed::{TokenIssuer, token, words};
 pub(super) use listing::PeerListing;
 pub(super) use peers::Holding;
 pub(super) use permits::{EntryPermit, Owned, Permits};

@@ -11,6 +11,8 @@ use crate::error::ConfigError;
 use crate::io_error::IoError;
 use crate::protocol::Addr;
 use crate::protocol::limits::MAX_HEARTBEAT;
+#[cfg(feature = "redis")]
+use crate::tracker::redis::StoreError;
 use crate::tracker::registry::{MIN_ANNOUNCE_INTERVAL, RegistryConfig};
 use crate::transport::TransportError;
 
@@ -170,15 +172,23 @@ pub enum BindError {
         /// The error of the operating system.
         source: IoError,
     },
+    /// The store that the tracker is to share cannot be used
+    /// ([`TrackerBuilder::redis`](crate::TrackerBuilder::redis)).
+    #[cfg(feature = "redis")]
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl BindError {
-    /// What to do about it: what the transport says, and otherwise [`Advice::AskUser`].
+    /// What to do about it: what the transport or the store says, and otherwise
+    /// [`Advice::AskUser`].
     pub fn advice(&self) -> Advice {
         match self {
             Self::Config(source) => source.advice(),
             Self::Listen { source, .. } => source.advice(),
             Self::Entropy { .. } => Advice::AskUser,
+            #[cfg(feature = "redis")]
+            Self::Store(source) => source.advice(),
         }
     }
 }

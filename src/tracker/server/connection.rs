@@ -44,7 +44,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         () = overdue => Err(TransportError::Closed),
         () = permit.revoked() => Err(TransportError::Closed),
         () = denied(service.access.as_deref(), &asker) => {
-            service.forget_all(&asker.who());
+            service.forget_all(&asker.who()).await;
             Err(TransportError::Closed)
         }
     };
@@ -52,7 +52,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         && error.is_of_other_side()
     {
         // The transport does not let it in any more.
-        service.forget_all(&asker.who());
+        service.forget_all(&asker.who()).await;
     }
     if let Err(error) = outcome {
         debug!(%error, "tracker connection ended");
@@ -161,7 +161,7 @@ async fn answer_asked(
                 }
             }
         };
-        let reply = service.answer(asker, asked);
+        let reply = service.answer(asker, asked).await;
         in_time(sink.feed(Frame::head(reply.head))).await?;
         unflushed = true;
         if reply.ends {
@@ -193,7 +193,7 @@ async fn answer_batch(
     first: Option<Result<Frame, TransportError>>,
 ) -> Result<Flow, TransportError> {
     let (requests, refused) = read_batch(service, connection, first);
-    for reply in service.answer_all(asker, requests) {
+    for reply in service.answer_all(asker, requests).await {
         connection.sink.feed(Frame::head(reply)).await?;
     }
     let flow = match refused {

@@ -41,7 +41,7 @@ pub(super) async fn ask(
     gate: &AccessGate,
     who: &Who,
     request: &TrackerRequest,
-    asked_for: impl FnOnce() -> Vec<(ContentId, Option<ContentName>)>,
+    asked_for: impl Future<Output = Vec<(ContentId, Option<ContentName>)>>,
 ) -> Permission {
     match request {
         TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
@@ -53,7 +53,7 @@ pub(super) async fn ask(
         }
         TrackerRequest::Own { entries, .. } => ask_about_entries(gate, who, entries).await,
         TrackerRequest::Need { .. } => {
-            let contents = asked_for();
+            let contents = asked_for.await;
             let verdicts = verdicts(gate, who, AccessAction::List, &contents).await;
             let verdicts = contents.iter().zip(verdicts);
             let allowed = verdicts.filter_map(|((id, _), v)| v.is_allowed().then_some(*id));

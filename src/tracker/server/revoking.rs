@@ -61,7 +61,7 @@ pub(super) async fn watch_members(service: Arc<Service>, mut changes: watch::Rec
     let forget = async {
         while changes.changed().await.is_ok() {
             for (token, who) in service.registrations.outsiders() {
-                service.forget(&token, &who);
+                service.forget(&token, &who).await;
                 // So that very many take turns with other tasks.
                 tokio::task::yield_now().await;
             }
@@ -100,7 +100,7 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
     };
     let verdict = gate.check(who, AccessAction::Register, None).await;
     if !keeps(Part::Registered, verdict) {
-        service.forget(token, who);
+        service.forget(token, who).await;
         return None;
     }
     let mut is_unsure = verdict == Verdict::Unknown;
@@ -112,12 +112,12 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
         let verdict = gate.check(&also, AccessAction::Register, None).await;
         // If nobody can tell, it lapses when it is not repeated.
         if verdict == Verdict::Denied {
-            service.forget_also(token, &also);
+            service.forget_also(token, &also).await;
         }
     }
     let (mut unknown, mut from) = (Vec::new(), 0);
     loop {
-        let (owned, next) = service.registry.owned(now(), token, from);
+        let (owned, next) = service.registry.owned(now(), token, from).await;
         let verdicts = verdicts(gate, who, AccessAction::Own, &owned).await;
         let mut denied = Vec::new();
         for (owned, verdict) in owned.into_iter().zip(verdicts) {
@@ -127,7 +127,7 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
                 Verdict::Unknown => unknown.push(owned),
             }
         }
-        service.registry.disown_all(now(), token, &denied);
+        service.registry.disown_all(now(), token, &denied).await;
         match next {
             Some(next) => from = next,
             None => break,
@@ -139,7 +139,7 @@ async fn recheck(service: &Service, gate: &AccessGate, one: Registered) -> Optio
     };
     match keeps(Part::Owned, verdict) {
         true => is_unsure |= !unknown.is_empty(),
-        false => service.registry.disown_all(now(), token, &unknown),
+        false => service.registry.disown_all(now(), token, &unknown).await,
     }
     is_unsure.then_some(one)
 }

@@ -25,7 +25,7 @@ use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
 use crate::tracker::batch::{self, Replies};
 use crate::tracker::registry::{Permits, RegistryStats, ReplyWriter};
-use crate::tracker::sharded::ShardedRegistry;
+use crate::tracker::store::Store;
 use crate::transport::{Connection, Membership, TransportError, Whereabouts};
 
 /// How long a stopping tracker gives its connections to write pending replies.
@@ -94,7 +94,7 @@ pub(super) struct Reply {
 
 /// The registry, and what the tasks around it need.
 pub(super) struct Service {
-    pub(super) registry: ShardedRegistry,
+    pub(super) registry: Store,
     pub(super) admission: Arc<Admission>,
     /// Who may do what, if that is asked.
     pub(super) access: Option<Arc<AccessGate>>,
@@ -130,7 +130,7 @@ pub(super) struct ForTorrents {
 
 impl Service {
     pub(super) fn new(
-        registry: ShardedRegistry,
+        registry: Store,
         admission: Admission,
         access: Option<Arc<AccessGate>>,
         (tokens, lease): (TokenBinding, Duration),
@@ -179,14 +179,18 @@ impl Service {
 
     /// Answers requests that came together on a connection and about which nobody is asked,
     /// in their order, with the heads of frames.
-    pub(super) fn answer_all(&self, from: &Asker, mut requests: Vec<TrackerRequest>) -> Vec<Bytes> {
+    pub(super) async fn answer_all(
+        &self,
+        from: &Asker,
+        mut requests: Vec<TrackerRequest>,
+    ) -> Vec<Bytes> {
         if requests.len() < 2 {
-            let asked = requests
-                .into_iter()
-                .map(|request| self.unasked(from, request));
-            return asked
-                .map(|asked| self.answer(from, asked).head.into())
-                .collect();
+            let mut heads = Vec::new();
+            for request in requests {
+                let asked = self.unasked(from, request);
+                heads.push(self.answer(from, asked).await.head.into());
+            }
+            return heads;
         }
         let who = from.who();
         if let Some(identity) = &who.identity {
@@ -203,9 +207,10 @@ impl Service {
         };
         let asked: Vec<batch::Asked<'_>> = requests.iter().map(asked).collect();
         let mut replies = Replies::new();
-        self.registry.handle_batch(now, &asked, &mut replies);
+        self.registry.handle_batch(now, &asked, &mut replies).await;
         for (request, (outcome, reply)) in requests.iter().zip(replies.each_mut()) {
-            self.settle((from, &who), now, request, outcome, reply);
+            self.settle((from, &who), now, request, outcome, reply)
+                .await;
             self.record(timer, kind_of(request));
         }
         replies.into_each()
@@ -221,23 +226,23 @@ impl Service {
             return asked;
         };
         let Asked { request, who, .. } = &asked;
-        let asked_for = || match request {
-            TrackerRequest::Need { key, .. } => self.registry.asked_for(now(), key),
+        let asked_for = async || match request {
+            TrackerRequest::Need { key, .. } => self.registry.asked_for(now(), key).await,
             _ => Vec::new(),
         };
         let mut generation = gate.generation();
-        let mut permission = ask(gate, who, request, asked_for).await;
+        let mut permission = ask(gate, who, request, asked_for()).await;
         if gate.generation() != generation {
             // Once more is enough: what changes all the time is swept up.
             generation = gate.generation();
-            permission = ask(gate, who, request, asked_for).await;
+            permission = ask(gate, who, request, asked_for()).await;
         }
         (asked.permission, asked.generation) = (permission, Some(generation));
         asked
     }
 
     /// Answers a request.
-    pub(super) fn answer(&self, from: &Asker, asked: Asked<'_>) -> Reply {
+    pub(super) async fn answer(&self, from: &Asker, asked: Asked<'_>) -> Reply {
         let Asked {
             request,
             who,
@@ -249,12 +254,12 @@ impl Service {
             None => permission,
         };
         let head = match (&permission, permission.permits()) {
-            (_, Some(permits)) => self.carry_out((from, &who), &request, permits),
+            (_, Some(permits)) => self.carry_out((from, &who), &request, permits).await,
             (Permission::Unsure, None) => {
                 let head = self.refuse(Refusal::Busy);
                 return Reply { head, ends: true };
             }
-            (_, None) => self.deny(&who, &request),
+            (_, None) => self.deny(&who, &request).await,
         };
         if let (Some(gate), Some(generation)) = (&self.access, generation)
             && gate.generation() != generation
@@ -294,7 +299,7 @@ impl Service {
         }
     }
 
-    fn carry_out(
+    async fn carry_out(
         &self,
         (from, who): (&Asker, &Who),
         request: &TrackerRequest,
@@ -309,20 +314,22 @@ impl Service {
         let (now, at) = (now(), (&who.remote, from.local.as_ref()));
         let outcome = self
             .registry
-            .handle_permitted(now, at, request, permits, &mut reply);
+            .handle_permitted(now, at, request, permits, &mut reply)
+            .await;
         self.settle(
             (from, who),
             now,
             request,
             outcome.as_ref().copied(),
             &mut reply,
-        );
+        )
+        .await;
         self.record(timer, kind_of(request));
         reply
     }
 
     /// What follows from a request that the registry has answered.
-    fn settle(
+    async fn settle(
         &self,
         (from, who): (&Asker, &Who),
         now: Instant,
@@ -336,7 +343,7 @@ impl Service {
             return;
         }
         if self.access.is_some() || who.identity.is_some() {
-            self.note(now, (from, who), request, reply);
+            self.note(now, (from, who), request, reply).await;
         }
         if matches!(request, TrackerRequest::Register { .. }) {
             self.registered.notify_one();
@@ -366,7 +373,7 @@ impl Service {
     }
 
     /// Notes whose registrations there are, after a request that was not refused.
-    fn note(
+    async fn note(
         &self,
         now: Instant,
         (from, who): (&Asker, &Who),
@@ -382,7 +389,7 @@ impl Service {
                     self.registrations.registered(now, token, registered);
                     // What has changed before is not told any more.
                     if membership.is_some_and(|membership| !membership.is_valid()) {
-                        self.forget(&token, who);
+                        self.forget(&token, who).await;
                     }
                 }
             }
@@ -399,12 +406,12 @@ impl Service {
 
     /// Refuses a whole request, which is a REGISTER. If it was a heartbeat, the
     /// registration ends.
-    fn deny(&self, who: &Who, request: &TrackerRequest) -> Vec<u8> {
+    async fn deny(&self, who: &Who, request: &TrackerRequest) -> Vec<u8> {
         match request {
             TrackerRequest::Register {
                 token: Some(token), ..
-            } => self.forget(token, who),
-            TrackerRequest::RegisterAlso { token, .. } => self.forget_also(token, who),
+            } => self.forget(token, who).await,
+            TrackerRequest::RegisterAlso { token, .. } => self.forget_also(token, who).await,
             _ => {}
         }
         self.refuse(Refusal::Denied)
@@ -430,34 +437,36 @@ impl Service {
     }
 
     /// Ends what somebody has registered from here over the other family of addresses.
-    pub(super) fn forget_also(&self, token: &Token, who: &Who) {
+    pub(super) async fn forget_also(&self, token: &Token, who: &Who) {
         self.registrations.registered_also(token, None);
         let nowhere = TrackerRequest::RegisterAlso {
             listen: None,
             token: *token,
         };
-        let mut reply = Vec::new();
-        // If it is gone already, that is fine.
-        let _ = self
-            .registry
-            .handle_at(now(), &who.remote, None, &nowhere, &mut reply);
+        self.carry_out_own(&nowhere, who).await;
     }
 
     /// Ends a registration, with all that the peer owns.
-    pub(super) fn forget(&self, token: &Token, who: &Who) {
+    pub(super) async fn forget(&self, token: &Token, who: &Who) {
         self.registrations.ended(token);
         let exit = TrackerRequest::Exit { token: *token };
-        let mut reply = Vec::new();
-        // If it is gone already, that is fine.
-        let _ = self
-            .registry
-            .handle_at(now(), &who.remote, None, &exit, &mut reply);
+        self.carry_out_own(&exit, who).await;
+    }
+
+    /// Does what the tracker itself asks in somebody's place.
+    async fn carry_out_own(&self, request: &TrackerRequest, who: &Who) {
+        let (from, mut reply) = ((&who.remote, None), Vec::new());
+        let store = &self.registry;
+        // If the registration is gone already, that is fine.
+        let _ = store
+            .handle_permitted(now(), from, request, Permits::All, &mut reply)
+            .await;
     }
 
     /// Ends all registrations of somebody.
-    pub(super) fn forget_all(&self, who: &Who) {
+    pub(super) async fn forget_all(&self, who: &Who) {
         for token in self.registrations.of(who) {
-            self.forget(&token, who);
+            self.forget(&token, who).await;
         }
     }
 

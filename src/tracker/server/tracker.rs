@@ -23,8 +23,11 @@ use crate::access::{AccessGate, AccessPolicy};
 use crate::error::checked_addr;
 use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError};
+#[cfg(feature = "redis")]
+use crate::tracker::redis::{RedisConfig, RedisRegistry, StoreStats};
 use crate::tracker::registry::{RegistryConfig, RegistryStats, Snapshot};
 use crate::tracker::sharded::ShardedRegistry;
+use crate::tracker::store::Store;
 use crate::transport::{Listener, Transport, TransportError};
 
 pub use super::service::SHUTDOWN_TIMEOUT;
@@ -97,6 +100,10 @@ pub struct TrackerStats {
     /// How long the tracker has run.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub uptime: Duration,
+    /// How it stands with the store that it shares with others, if it does.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub store: Option<StoreStats>,
 }
 
 /// Sets up a [`Tracker`].
@@ -107,6 +114,8 @@ pub struct TrackerBuilder {
     epoch: Option<u64>,
     snapshot: Option<Snapshot>,
     access: Option<Box<dyn AccessPolicy>>,
+    #[cfg(feature = "redis")]
+    redis: Option<RedisConfig>,
 }
 
 impl fmt::Debug for TrackerBuilder {
@@ -183,14 +192,48 @@ impl TrackerBuilder {
         self
     }
 
+    /// Keeps what the tracker remembers in a store that it shares with other trackers, so
+    /// that a peer may ask any of them, and each of them may be stopped at any time. All
+    /// trackers of a store need the same [`RegistryConfig`]. The key and the epoch are those
+    /// of the store, and there is nothing to save or to restore.
+    ///
+    /// Quotas of a peer and of a host hold over all trackers, and so does that of the owners
+    /// of a content. Those of all peers, contents and ownerships go by how many there were
+    /// up to a second ago. Hosts do not share the places for names: who comes first has
+    /// them. Rates of requests are not counted, and BitTorrent clients are not served.
+    ///
+    /// If the store is away, the tracker answers from what it last knew for
+    /// [`RedisConfig::answers_without`], and takes no new announcements;
+    /// [`TrackerStats::store`] tells.
+    ///
+    /// ```no_run
+    /// use bt_lite::{MemoryNetwork, tracker::{RedisConfig, Tracker}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = [7; 32];
+    /// let store = RedisConfig::new(["redis://10.0.0.5/", "redis://10.0.0.6/"], key);
+    /// let network = MemoryNetwork::new(1);
+    /// let tracker = Tracker::builder(network.endpoint("tracker")).redis(store);
+    /// let tracker = tracker.bind("memory:tracker").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn redis(mut self, redis: RedisConfig) -> Self {
+        self.redis = Some(redis);
+        self
+    }
+
     /// Listens at an address, and serves there until the tracker is stopped. Must
     /// be called inside a tokio runtime.
     ///
     /// Cancel safe: a dropped future leaves nothing behind.
     ///
     /// # Errors
-    /// [`BindError`]: the address or the configuration is invalid, or the transport
-    /// cannot listen there.
+    /// [`BindError`]: the address or the configuration is invalid, the transport
+    /// cannot listen there, or the store cannot be used.
     pub async fn bind<A>(self, addr: A) -> Result<Tracker, BindError>
     where
         A: TryInto<Addr> + fmt::Display,
@@ -200,7 +243,19 @@ impl TrackerBuilder {
         self.config.check()?;
         let authenticates = self.transport.identity().is_some();
         let memberships = self.transport.membership_changes();
-        let key = self.key.map_or_else(random, Ok)?;
+        #[cfg(feature = "redis")]
+        let (key, shared) = match &self.redis {
+            None => (self.key, None),
+            Some(redis) => {
+                redis.check()?;
+                let registry = self.config.registry.clone();
+                let shared = RedisRegistry::connect(redis, registry).await?;
+                (Some(redis.key), Some(Store::Redis(Box::new(shared))))
+            }
+        };
+        #[cfg(not(feature = "redis"))]
+        let (key, shared) = (self.key, None);
+        let key = key.map_or_else(random, Ok)?;
         let epoch = self
             .epoch
             .map_or_else(|| random().map(u64::from_be_bytes), Ok)?;
@@ -218,10 +273,13 @@ impl TrackerBuilder {
             trusted_proxies: self.config.trusted_proxies,
             lease: self.config.registry.announce_lease(),
         };
-        let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
-        if let Some(snapshot) = &self.snapshot {
-            registry.restore(now, snapshot);
-        }
+        let store = shared.unwrap_or_else(|| {
+            let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
+            if let Some(snapshot) = &self.snapshot {
+                registry.restore(now, snapshot);
+            }
+            Store::Memory(registry)
+        });
         let admission = Admission::new(
             self.config.max_connections,
             self.config.max_connections_per_host,
@@ -230,7 +288,7 @@ impl TrackerBuilder {
         let access = self.access;
         let access = access.map(|policy| AccessGate::new(policy, self.config.access));
         let service = Service::new(
-            registry,
+            store,
             admission,
             access.clone(),
             tokens,
@@ -248,6 +306,8 @@ impl TrackerBuilder {
         }
         service.tasks.spawn(accept(service.clone(), listener));
         service.tasks.spawn(expire(service.clone()));
+        #[cfg(feature = "redis")]
+        service.tasks.spawn(look_after(service.clone()));
         info!(addr = %local_addr, "tracker started");
         Ok(Tracker {
             handle: Arc::new(TrackerHandle {
@@ -268,6 +328,8 @@ impl Tracker {
             epoch: None,
             snapshot: None,
             access: None,
+            #[cfg(feature = "redis")]
+            redis: None,
         }
     }
 
@@ -348,6 +410,8 @@ impl Tracker {
             gave_way: service.admission.gave_way(),
             refused: service.admission.refused(),
             uptime: now().saturating_duration_since(service.started),
+            #[cfg(feature = "redis")]
+            store: service.registry.store_stats(),
         }
     }
 
@@ -436,14 +500,23 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
     }
 }
 
+/// Looks after the store that the tracker shares with others, if it does.
+#[cfg(feature = "redis")]
+async fn look_after(service: Arc<Service>) {
+    service.registry.look_after(&service.stop).await;
+}
+
 /// How long work that a request has left may wait to be started.
 const BACKLOG_DELAY: Duration = Duration::from_secs(1);
 
 /// Forgets peers whose lease runs out, and does the work that requests have left,
 /// in bounded steps between which other tasks get the registry.
 async fn expire(service: Arc<Service>) {
+    let Some(registry) = service.registry.memory() else {
+        return;
+    };
     loop {
-        let next = service.registry.poll_timeout();
+        let next = registry.poll_timeout();
         let wait = async {
             match next {
                 // All leases are equally long, so no peer that registers meanwhile
@@ -456,7 +529,7 @@ async fn expire(service: Arc<Service>) {
             () = service.stop.cancelled() => return,
             () = wait => {}
         }
-        service.registry.handle_timeout(now());
+        registry.handle_timeout(now());
         service.record_counts();
         tokio::task::yield_now().await;
     }

@@ -89,7 +89,10 @@ impl Service {
     ) -> Result<TorrentAnswer, Refusal> {
         let (timer, now) = (Timer::start(), now());
         let from = (&source.remote, source.local.as_ref());
-        let outcome = self.registry.announce_as_member(now, from, announce);
+        // Who is remembered elsewhere is not served over these protocols.
+        let registry = self.registry.memory().ok_or(Refusal::Busy);
+        let outcome =
+            registry.and_then(|registry| registry.announce_as_member(now, from, announce));
         self.record(timer, "announce");
         let (answer, membership) = outcome.inspect_err(|refusal| {
             debug!(%refusal, "announce refused");
@@ -151,7 +154,10 @@ impl Service {
         torrents: &[InfoHashV1],
     ) -> Vec<Option<ScrapeFigures>> {
         let timer = Timer::start();
-        let figures = self.registry.scrape(now(), &source.remote, torrents);
+        let figures = match self.registry.memory() {
+            Some(registry) => registry.scrape(now(), &source.remote, torrents),
+            None => vec![None; torrents.len()],
+        };
         self.record(timer, "scrape");
         figures
     }

@@ -1,0 +1,116 @@
+//! A Redis of its own for each test: on a free port of loopback, with its files in a folder
+//! that goes with it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long it may take to start. It takes a tenth of a second.
+const START: Duration = Duration::from_secs(30);
+
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A replica of another one.
+    pub(crate) async fn replica_of(primary: &Self) -> Self {
+        let port = primary.port.to_string();
+        Self::start_with(&["--replicaof", "127.0.0.1", &port]).await
+    }
+
+    async fn start_with(arguments: &[&str]) -> Self {
+        // Nobody else takes it in the moment until the server does.
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let mut server = Self {
+            folder: TempDir::new().expect("a folder"),
+            port,
+            process: None,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+        };
+        server.run().await;
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Starts it, for the first time or again, with what it has written.
+    pub(crate) async fn run(&mut self) {
+        let port = self.port.to_string();
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--bind", "127.0.0.1", "--port", &port, "--save", ""])
+            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(&self.arguments)
+            .arg("--dir")
+            .arg(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = command.spawn().expect("redis-server can be run");
+        let said = BufReader::new(process.stdout.take().expect("it is piped"));
+        self.process = Some(process);
+        let (ready, is_ready) = oneshot::channel();
+        // It reads to the end: the server would wait if nobody did.
+        thread::spawn(move || {
+            let mut ready = Some(ready);
+            for line in said.lines().map_while(Result::ok) {
+                if line.contains("Ready to accept connections") {
+                    ready.take().map(|ready| ready.send(()));
+                }
+            }
+        });
+        let started = timeout(START, is_ready).await.expect("it starts in time");
+        started.expect("redis-server does not end");
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it can be ended");
+            process.wait().expect("it ends");
+        }
+    }
+
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        // It may be slow where many tests run.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(START))
+            .set_response_timeout(Some(START));
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        connection.await.expect("it accepts")
+    }
+
+    /// Has it do something that it does not refuse.
+    pub(crate) async fn tell(&self, words: &[&str]) -> redis::Value {
+        let mut cmd = redis::cmd(words[0]);
+        cmd.arg(&words[1..]);
+        let mut connection = self.connection().await;
+        cmd.query_async(&mut connection).await.expect("it does so")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,251 @@
+//! A client of several trackers that share a store. What they say is made up here: a fleet
+//! that knows one token, and notes what it is told.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bt_lite::protocol::{Refusal, Registered};
+use bt_lite::tracker::TrackerError;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+
+/// The token of the one client.
+const GOOD: Token = Token([3; 16]);
+
+/// The store of the fleet, and what each of its trackers was asked.
+#[derive(Default)]
+struct Store {
+    epoch: u64,
+    /// The requests, by the number of the tracker.
+    asked: BTreeMap<usize, Vec<TrackerRequest>>,
+}
+
+impl Store {
+    /// The contents that were announced, in order.
+    fn owned(&self) -> Vec<ContentId> {
+        let asked = self.asked.values().flatten();
+        let entries = asked.filter_map(|request| match request {
+            TrackerRequest::Own { entries, .. } => Some(entries),
+            _ => None,
+        });
+        let mut ids: Vec<ContentId> = entries.flatten().map(|entry| entry.id).collect();
+        ids.sort();
+        ids
+    }
+
+    /// Which trackers were asked anything.
+    fn used(&self) -> Vec<usize> {
+        self.asked.keys().copied().collect()
+    }
+}
+
+/// A tracker of the fleet. Silent ones take connections and never answer.
+async fn serve(network: MemoryNetwork, number: usize, store: Arc<Mutex<Store>>, silent: bool) {
+    let at = addr(&format!("memory:f{number}"));
+    let endpoint = network.endpoint(&format!("f{number}"));
+    let mut listener = endpoint.listen(&at).await.expect("it listens");
+    let mut connections = Vec::new();
+    while let Ok(mut connection) = listener.accept().await {
+        if silent {
+            connections.push(connection);
+            continue;
+        }
+        while let Some(Ok(frame)) = connection.stream.next().await {
+            let request = TrackerRequest::decode(frame).expect("a request");
+            let reply = {
+                let mut store = store.lock().expect("no panic");
+                store.asked.entry(number).or_default().push(request.clone());
+                match request {
+                    TrackerRequest::Register { listen, .. } => TrackerReply::Registered(
+                        Registered::new(GOOD, store.epoch, Duration::from_secs(20), listen),
+                    ),
+                    TrackerRequest::Need { .. } => TrackerReply::Refused(Refusal::UnknownContent),
+                    _ => TrackerReply::Done,
+                }
+            };
+            let frame = reply.encode().expect("it fits");
+            if connection.sink.send(frame).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+struct Fleet {
+    network: MemoryNetwork,
+    store: Arc<Mutex<Store>>,
+    trackers: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    async fn start(silent: &[bool]) -> Self {
+        let network = MemoryNetwork::new(1);
+        let store = Arc::new(Mutex::new(Store::default()));
+        let trackers = (0..).zip(silent).map(|(number, silent)| {
+            tokio::spawn(serve(network.clone(), number, store.clone(), *silent))
+        });
+        let trackers = trackers.collect();
+        tokio::task::yield_now().await;
+        Self {
+            network,
+            store,
+            trackers,
+        }
+    }
+
+    fn client(&self, seed: u64) -> TrackerClient {
+        let mut config = ClientConfig::default().one_store(true);
+        config.seed = Some(seed);
+        let trackers = (0..self.trackers.len()).map(|number| addr(&format!("memory:f{number}")));
+        let endpoint = self.network.endpoint("client");
+        let listen = Some(addr("memory:client"));
+        TrackerClient::start(Arc::new(endpoint), trackers.collect(), listen, config)
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().expect("no panic")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_registers_with_one_tracker_and_clients_spread_over_all() {
+    let mut used = [0; 3];
+    for seed in 0..30 {
+        let fleet = Fleet::start(&[false; 3]).await;
+        let client = fleet.client(seed);
+        client
+            .own(entry(1, OwnState::Complete))
+            .await
+            .expect("it is announced");
+        assert_eq!(client.trackers().len(), 3);
+        let of_it = fleet.store().used();
+        assert_eq!(of_it.len(), 1, "one is used");
+        used[of_it[0]] += 1;
+    }
+    assert!(used.iter().all(|used| *used > 3), "{used:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_moves_on_with_its_token_and_announces_nothing_again() {
+    let fleet = Fleet::start(&[false; 3]).await;
+    let client = fleet.client(1);
+    for number in 0..5 {
+        let entry = entry(number, OwnState::Complete);
+        client.own(entry).await.expect("it is announced");
+    }
+    let first = fleet.store().used()[0];
+    fleet.trackers[first].abort();
+    // What is asked right then is answered by another one.
+    let begun = Instant::now();
+    let asked = client.need(id(9).into(), 10).await;
+    assert_eq!(asked, Err(TrackerError::NotFound));
+    assert!(begun.elapsed() < ClientConfig::default().request_timeout);
+    let store = fleet.store();
+    let second = *store
+        .used()
+        .iter()
+        .find(|used| **used != first)
+        .expect("another");
+    let TrackerRequest::Register { token, .. } = &store.asked[&second][0] else {
+        panic!("it registers first");
+    };
+    assert_eq!(*token, Some(GOOD));
+    assert_eq!(
+        store.owned(),
+        (0..5).map(id).collect::<Vec<_>>(),
+        "each once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_is_not_late_when_a_tracker_is_lost() {
+    for seed in 0..20 {
+        let fleet = Fleet::start(&[false; 3]).await;
+        let client = fleet.client(seed);
+        client.registered().await.expect("it is registered");
+        let first = fleet.store().used()[0];
+        sleep(Duration::from_secs(17)).await;
+        fleet.trackers[first].abort();
+        sleep(Duration::from_secs(4)).await;
+        let used = fleet.store().used();
+        assert_eq!(
+            used.len(),
+            2,
+            "another one has heard of it within the lease: {used:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_is_silent_is_left_within_the_time_of_a_request() {
+    for seed in 0..10 {
+        let fleet = Fleet::start(&[true, false]).await;
+        let client = fleet.client(seed);
+        let begun = Instant::now();
+        let asked = client.need(id(9).into(), 10).await;
+        assert_eq!(asked, Err(TrackerError::NotFound), "seed {seed}");
+        let timeout = ClientConfig::default().request_timeout;
+        assert!(
+            begun.elapsed() <= timeout + Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failover_of_the_store_only_the_last_moments_are_told_again() {
+    let fleet = Fleet::start(&[false; 2]).await;
+    let client = fleet.client(1);
+    client
+        .own(entry(1, OwnState::Complete))
+        .await
+        .expect("it is announced");
+    sleep(Duration::from_secs(45)).await;
+    client
+        .own(entry(2, OwnState::Complete))
+        .await
+        .expect("it is announced");
+    client
+        .own(entry(3, OwnState::Complete))
+        .await
+        .expect("it is announced");
+    client
+        .own(entry(3, OwnState::Gone))
+        .await
+        .expect("it is withdrawn");
+    fleet.store().asked.clear();
+    fleet.store().epoch = 1;
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(fleet.store().owned(), [id(2), id(3)]);
+    // And then nothing more.
+    fleet.store().asked.clear();
+    sleep(Duration::from_secs(60)).await;
+    assert!(fleet.store().owned().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trackers_come_and_go_while_one_is_used() {
+    let fleet = Fleet::start(&[false; 3]).await;
+    let client = fleet.client(1);
+    client.registered().await.expect("it is registered");
+    let first = fleet.store().used()[0];
+    let others = (0..3).filter(|number| *number != first);
+    for other in others {
+        assert!(client.remove_tracker(&addr(&format!("memory:f{other}"))));
+    }
+    assert_eq!(client.trackers().len(), 1);
+    let back = (first + 1) % 3;
+    assert!(
+        client
+            .add_tracker(addr(&format!("memory:f{back}")))
+            .expect("it is open")
+    );
+    fleet.trackers[first].abort();
+    let asked = client.need(id(9).into(), 10).await;
+    assert_eq!(asked, Err(TrackerError::NotFound));
+    assert_eq!(fleet.store().used().len(), 2);
+}
