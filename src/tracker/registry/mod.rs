@@ -36,6 +36,7 @@ mod keyed;
 mod listing;
 mod names;
 mod owner;
+mod owner_list;
 mod owners;
 mod ownerships;
 mod peers;
@@ -52,9 +53,9 @@ mod table;
 mod timer_wheel;
 mod votes;
 
-pub(super) use addrs::ListenAddr;
 #[cfg(feature = "bittorrent")]
 pub(super) use addrs::Vantage;
+pub(super) use addrs::{ListenAddr, Viewpoint};
 #[cfg(feature = "bittorrent")]
 pub(super) use announce::{Announcer, Membership};
 pub(super) use backlog::Job;

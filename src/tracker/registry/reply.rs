@@ -22,7 +22,12 @@ pub(crate) trait ReplyWriter {
 
     /// The first part of the reply to NEED: the content.
     /// [`owners`](Self::owners) must follow.
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName);
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+        self.found_as(id, length, name.as_str().as_bytes());
+    }
+
+    /// The same, with the text of a [`ContentName`].
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]);
 
     /// The second part: the owners of the content.
     fn owners(&mut self, owners: &[Owner], texts: &TextAddrs);
@@ -57,10 +62,11 @@ impl ReplyWriter for ReplyValue {
         }));
     }
 
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
+        let name = str::from_utf8(name).ok().and_then(|name| name.parse().ok());
         self.0 = Some(TrackerReply::Found(Found {
             id,
-            name: name.clone(),
+            name: name.expect("it is the text of a name"),
             length,
             owners: Vec::new(),
         }));
@@ -126,11 +132,11 @@ impl ReplyWriter for Vec<u8> {
         }
     }
 
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
         self.push(FOUND);
         self.extend_from_slice(id.as_bytes());
         self.extend_from_slice(&length.to_be_bytes());
-        text(self, name.as_str().as_bytes());
+        text(self, name);
     }
 
     fn owners(&mut self, owners: &[Owner], texts: &TextAddrs) {
