@@ -163,7 +163,7 @@ impl RequestHandler {
         askers.resize(aims.len(), Err(Refusal::UnknownToken));
         let mut sum = 0_u32;
         let homes = needs().map(|need| settings.shard_of_token(need.token));
-        by_shard(homes.map(Some), |shard, at| {
+        ByShard::new(homes.map(Some)).each(|shard, at| {
             let mut sessions = self.sessions.lock(shard);
             for need in at.iter().filter_map(|&at| need(at)) {
                 sum = sum.wrapping_add(sessions.touch(need.token));
@@ -176,9 +176,11 @@ impl RequestHandler {
         });
         let first = each.len();
         each.resize(first + aims.len(), (0..0, Ok(())));
-        let homes: Vec<u32> = aims.iter().map(|aim| aim.home).collect();
+        // So that the buffer does not grow in steps.
+        bytes.reserve(aims.iter().map(Aim::reply_len).sum());
+        let homes = ByShard::new(aims.iter().map(|aim| Some(aim.home)));
         let mut place = Place::default();
-        by_shard(homes.into_iter().map(Some), |shard, at| {
+        homes.each(|shard, at| {
             let mut catalog = self.catalogs.lock(shard);
             sum = sum.wrapping_add(catalog.touch(aims, at));
             for &at in at {
@@ -219,7 +221,7 @@ impl RequestHandler {
         let homes = group.iter().map(token);
         let homes = homes.map(|token| token.map(|token| self.settings.shard_of_token(&token)));
         let mut sum = 0_u32;
-        by_shard(homes, |shard, at| {
+        ByShard::new(homes).each(|shard, at| {
             let sessions = self.sessions.lock(shard);
             for &at in at {
                 let token = token_of(group[usize::from(at)].request);
@@ -263,30 +265,43 @@ fn token_of(request: &TrackerRequest) -> Option<&Token> {
     }
 }
 
-/// Calls `each` once for each shard, with the positions of the requests that need it, in
-/// their order. `shards` tells which shard each of the requests needs, if any.
-fn by_shard(shards: impl Iterator<Item = Option<u32>>, mut each: impl FnMut(u32, &[u8])) {
-    // The shard in the high bits and the position in the low ones.
-    let (mut order, mut len, mut sorted) = ([0_u32; GROUP], 0, true);
-    for (at, shard) in (0..).zip(shards) {
-        if let Some(shard) = shard {
-            order[len] = shard << u8::BITS | at;
-            sorted &= len == 0 || order[len - 1] < order[len];
-            len += 1;
+/// The positions of requests, by the shard that each needs.
+struct ByShard {
+    /// The shard in the high bits and the position in the low ones, in order.
+    order: [u32; GROUP],
+    len: usize,
+}
+
+impl ByShard {
+    /// `shards` tells which shard each of the requests needs, if any.
+    fn new(shards: impl Iterator<Item = Option<u32>>) -> Self {
+        let (mut order, mut len, mut sorted) = ([0_u32; GROUP], 0, true);
+        for (at, shard) in (0..).zip(shards) {
+            if let Some(shard) = shard {
+                order[len] = shard << u8::BITS | at;
+                sorted &= len == 0 || order[len - 1] < order[len];
+                len += 1;
+            }
         }
+        if !sorted {
+            order[..len].sort_unstable();
+        }
+        Self { order, len }
     }
-    let order = &mut order[..len];
-    if !sorted {
-        order.sort_unstable();
-    }
-    let mut positions = [0; GROUP];
-    for (position, entry) in positions.iter_mut().zip(&*order) {
-        *position = *entry as u8;
-    }
-    let mut from = 0;
-    for of_shard in order.chunk_by(|one, other| one >> u8::BITS == other >> u8::BITS) {
-        let until = from + of_shard.len();
-        each(of_shard[0] >> u8::BITS, &positions[from..until]);
-        from = until;
+
+    /// Calls `each` once for each shard, with the positions of the requests that need it, in
+    /// their order.
+    fn each(&self, mut each: impl FnMut(u32, &[u8])) {
+        let order = &self.order[..self.len];
+        let mut positions = [0; GROUP];
+        for (position, entry) in positions.iter_mut().zip(order) {
+            *position = *entry as u8;
+        }
+        let mut from = 0;
+        for of_shard in order.chunk_by(|one, other| one >> u8::BITS == other >> u8::BITS) {
+            let until = from + of_shard.len();
+            each(of_shard[0] >> u8::BITS, &positions[from..until]);
+            from = until;
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::ownerships::{MAX_NAMES_OF_OWNER, Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::permits::Owned;
 use super::recalled::Recalled;
-use super::reply::ReplyWriter;
+use super::reply::{ReplyWriter, USUAL_HEAD, V4_ENTRY};
 use super::settings::Settings;
 use super::snapshot::KnownContent;
 use crate::content::{ContentId, ContentName};
@@ -76,6 +76,11 @@ impl Aim {
             seed: 0,
             content: None,
         }
+    }
+
+    /// About how many bytes the reply takes.
+    pub(crate) fn reply_len(&self) -> usize {
+        USUAL_HEAD + (self.wanted.0 + self.wanted.1) * V4_ENTRY
     }
 }
 
@@ -819,6 +824,7 @@ impl<'a, 'v> Picker<'a, 'v> {
     }
 
     /// Picks an owner, if it is fit. Returns whether it is.
+    #[inline]
     fn take(&mut self, owner: &Owner) -> bool {
         let fit = if owner.text().is_some() {
             self.is_plain = false;

@@ -100,7 +100,7 @@ impl Owners {
         let last = self.buckets.len() - 1;
         let mut pos = pos;
         for at in self.bucket_at(pos)..last {
-            pos = self.to_last(pos, at, moved);
+            pos = self.pass_edge(pos, at, moved);
         }
         self.buckets.ends_mut()[last] -= 1;
         self.list.swap_remove(pos as usize);
@@ -131,7 +131,7 @@ impl Owners {
 
     /// Moves the owner at `pos` to the end of its bucket, and the edge over it: it is the
     /// first of the next bucket then. Returns its new position.
-    fn to_last(&mut self, pos: u32, bucket: usize, moved: &mut impl FnMut(Owner, u32)) -> u32 {
+    fn pass_edge(&mut self, pos: u32, bucket: usize, moved: &mut impl FnMut(Owner, u32)) -> u32 {
         let end = &mut self.buckets.ends_mut()[bucket];
         *end -= 1;
         let last = *end;
@@ -165,7 +165,7 @@ impl Owners {
             at -= 1;
         }
         while to > at {
-            pos = self.to_last(pos, at, moved);
+            pos = self.pass_edge(pos, at, moved);
             at += 1;
         }
         self.buckets.drop_empty();
@@ -243,7 +243,9 @@ impl Owners {
         if wanted > 0 && list.len() > SPARE {
             wanted = draw_lines(list, &mut draws, (wanted, rest), &mut take);
         }
-        draw(list, &mut draws, wanted, &mut take);
+        if wanted > 0 {
+            draw(list, &mut draws, wanted, &mut take);
+        }
     }
 
     /// Checks the buckets against the level of each owner.
@@ -290,7 +292,9 @@ fn draw_lines(
     wanted
 }
 
-/// Offers owners at random until `wanted` of them were taken.
+/// Offers owners at random until `wanted` of them were taken. In long lists this is rarely
+/// needed.
+#[inline(never)]
 fn draw(
     list: &[Owner],
     draws: &mut Draws,
@@ -298,9 +302,6 @@ fn draw(
     take: &mut impl FnMut(&Owner) -> bool,
 ) {
     let len = list.len();
-    if wanted == 0 {
-        return;
-    }
     if len <= SPARE {
         let mut order: [u8; SPARE] = std::array::from_fn(|at| at as u8);
         for left in (1..=len).rev() {

@@ -99,7 +99,11 @@ const COMPLETE_MARK: u8 = 1 << 0;
 const V4_MARK: u8 = 1 << 1;
 
 /// The length of an owner with an IPv4 address: reference, marks, IP and port.
-const V4_ENTRY: usize = 8 + 1 + 4 + 2;
+pub(super) const V4_ENTRY: usize = 8 + 1 + 4 + 2;
+
+/// The usual length of a reply to NEED without its owners: the kind, the id, the length of
+/// the content, a name of average length, and the number of owners.
+pub(super) const USUAL_HEAD: usize = 1 + 32 + 8 + 32 + 2;
 
 /// What the reply says of an owner with an IPv4 address, and one byte more, so
 /// that it is written as one number.
@@ -133,9 +137,10 @@ impl ReplyWriter for Vec<u8> {
     }
 
     fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
-        self.push(FOUND);
-        self.extend_from_slice(id.as_bytes());
-        self.extend_from_slice(&length.to_be_bytes());
+        let mut head = [FOUND; 1 + 32 + 8];
+        head[1..33].copy_from_slice(id.as_bytes());
+        head[33..].copy_from_slice(&length.to_be_bytes());
+        self.extend_from_slice(&head);
         text(self, name);
     }
 
