@@ -305,3 +305,33 @@ impl ByShard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_come_in_the_order_of_the_requests_wherever_they_are_written() {
+        let mut replies = Replies {
+            bytes: b"abcdef".to_vec(),
+            each: vec![(3..6, Ok(())), (0..1, Err(Refusal::Busy)), (1..3, Ok(()))],
+            ..Replies::default()
+        };
+        let expected = [&b"def"[..], b"a", b"bc"];
+        assert!(replies.iter().map(|(_, reply)| reply).eq(expected));
+        let refused = replies.each_mut().map(|(outcome, reply)| {
+            reply[0] = b'x';
+            outcome.is_err()
+        });
+        assert_eq!(refused.collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(replies.into_each(), [&b"xef"[..], b"x", b"xc"]);
+    }
+
+    #[test]
+    fn requests_are_told_shard_by_shard_and_in_their_order() {
+        let shards = [Some(7), None, Some(0), Some(255), Some(7), Some(0)];
+        let mut told = Vec::new();
+        ByShard::new(shards.into_iter()).each(|shard, at| told.push((shard, at.to_vec())));
+        assert_eq!(told, [(0, vec![2, 5]), (7, vec![0, 4]), (255, vec![3])]);
+    }
+}

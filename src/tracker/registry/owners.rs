@@ -464,6 +464,26 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_one_draw_differ_and_each_comes_equally_often() {
+        for (len, rest) in [(65, 12), (100, 12), (1000, 50), (65, 400)] {
+            let lines = usize::div_ceil(len, PER_LINE);
+            let mut seen = vec![0_u32; lines];
+            let mut drawn = 0;
+            for seed in 0..20_000 {
+                let of_one: Vec<usize> = Draws::new(seed).lines(len, rest).collect();
+                assert_eq!(of_one.len(), rest.div_ceil(PER_LINE).min(lines));
+                let different: std::collections::BTreeSet<_> = of_one.iter().collect();
+                assert_eq!(different.len(), of_one.len());
+                of_one.iter().for_each(|&line| seen[line] += 1);
+                drawn += of_one.len() as u32;
+            }
+            let expected = drawn / lines as u32;
+            let near = expected * 4 / 5..=expected * 5 / 4;
+            assert!(seen.iter().all(|n| near.contains(n)), "{seen:?}");
+        }
+    }
+
+    #[test]
     fn unfit_owners_are_passed_over() {
         for count in [40, 400] {
             let owners = listed(count, |_| i32::MIN);
