@@ -4,11 +4,12 @@
 //! one of the catalog, never the other way round, and a thread never holds two
 //! shards of one half. So no two threads wait for each other.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Aim, Asker, Begun, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr,
-    NameOutcome, Owned, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings,
+    AddressRule, Begun, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr, NameOutcome,
+    Owned, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings, Viewpoint,
     room_for_bearer,
 };
 use super::shards::{Count, Shards};
@@ -75,18 +76,7 @@ impl RequestHandler {
         permits: Permits<'_>,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
-        self.handle_aimed(now, from, request, (permits, None), out)
-    }
-
-    /// Like [`handle`](Self::handle). A NEED by id may have been aimed already.
-    pub(super) fn handle_aimed(
-        &self,
-        now: Instant,
-        (source, local): (&Addr, Option<&Addr>),
-        request: &TrackerRequest,
-        (permits, aim): (Permits<'_>, Option<Aim>),
-        out: &mut impl ReplyWriter,
-    ) -> Result<(), Refusal> {
+        let (source, local) = from;
         let (shard, outcome) = match request {
             TrackerRequest::Register { listen, token } => {
                 let listen = listen.as_ref();
@@ -111,7 +101,7 @@ impl RequestHandler {
                 max_owners,
             } => (self.settings.shard_of_token(token), {
                 let wanted = (key, *max_owners, (source, local));
-                self.need(now, token, (wanted, permits, aim), request, out)
+                self.need(now, token, (wanted, permits), request, out)
             }),
             TrackerRequest::Update { token, uploads } => (
                 self.settings.shard_of_token(token),
@@ -454,7 +444,7 @@ impl RequestHandler {
         &self,
         now: Instant,
         token: &Token,
-        (wanted, permits, aim): (Wanted<'_>, Permits<'_>, Option<Aim>),
+        (wanted, permits): (Wanted<'_>, Permits<'_>),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -462,36 +452,30 @@ impl RequestHandler {
         let places = self.settings.config.places(max_owners);
         let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
         sessions.count(now, request);
+        let mut viewpoint = Viewpoint::new(source, local);
         match key {
             ContentKey::Id(id) => {
                 // The search comes before the look at the token, so that the
                 // memory fetches the peer and the owners at the same time.
-                let ((hash, home), seed) = match aim {
-                    Some(aim) => ((aim.hash, aim.home), Some(aim.seed)),
-                    None => (self.settings.locate(id), None),
-                };
+                let (hash, home) = self.settings.locate(id);
                 let mut catalog = self.catalogs.lock(home);
-                let seed = seed.unwrap_or_else(|| catalog.seed(false));
+                let seed = catalog.seed(false);
                 let search = catalog.search(hash, id, places, seed);
+                black_box(search.as_ref().map(|search| search.read));
                 let index = sessions.heard(now, token)?;
-                let asker = Asker {
-                    listens: sessions.listen_addr(index),
-                    has_both: sessions.has_both(index),
-                    vantage: sessions.vantage(index, source, local),
-                };
+                let asker = sessions.asker(index);
                 drop(sessions);
                 match permits.content(id) {
-                    true => catalog.answer(now, id, search, &asker, None, out),
+                    true => {
+                        let asker = (&asker, &mut viewpoint);
+                        catalog.answer(now, id, search, asker, None, out)
+                    }
                     false => Err(Refusal::UnknownContent),
                 }
             }
             ContentKey::Name(name) => {
                 let index = sessions.heard(now, token)?;
-                let asker = Asker {
-                    listens: sessions.listen_addr(index),
-                    has_both: sessions.has_both(index),
-                    vantage: sessions.vantage(index, source, local),
-                };
+                let asker = sessions.asker(index);
                 drop(sessions);
                 let mut bearing = self.named(now, name);
                 bearing.retain(|(id, _)| permits.content(id));
@@ -507,7 +491,8 @@ impl RequestHandler {
                 let mut catalog = self.catalogs.lock(home);
                 let seed = catalog.seed(true);
                 let search = catalog.search(hash, id, places, seed);
-                catalog.answer(now, id, search, &asker, Some(name), out)
+                let asker = (&asker, &mut viewpoint);
+                catalog.answer(now, id, search, asker, Some(name), out)
             }
         }
     }

@@ -11,8 +11,10 @@ use redis::Value;
 use super::schema::{Entry, PeerRef, UNMEASURED};
 use super::values::{bytes, float, number, parts, text};
 use crate::content::{ContentId, ContentName};
-use crate::protocol::Refusal;
-use crate::tracker::registry::{Asker, Begun, Catalog, PeerListing, RegistryConfig, Settings};
+use crate::protocol::{Addr, Refusal};
+use crate::tracker::registry::{
+    Asker, Begun, Catalog, PeerListing, RegistryConfig, Settings, Viewpoint,
+};
 
 /// How many owners more than are wanted the store draws of the fastest, as some of them may
 /// not be fit: so many that a host with many peers behind one address does not fill them.
@@ -66,6 +68,8 @@ pub(super) struct Question<'a> {
     /// The name by which was asked, if it was by name.
     pub(super) name: Option<&'a ContentName>,
     pub(super) asker: &'a Asker,
+    /// Where it came from, and where it reached the tracker.
+    pub(super) from: (&'a Addr, Option<&'a Addr>),
     /// How many of the fastest owners are wanted, and how many others.
     pub(super) wanted: (usize, usize),
     pub(super) seed: u64,
@@ -108,8 +112,13 @@ impl Chooser {
         let idle = self.idle().pop();
         let mut catalog = idle.unwrap_or_else(|| Catalog::new(&self.settings, &self.key, 0));
         let Question {
-            id, asker, wanted, ..
+            id,
+            asker,
+            from: (source, local),
+            wanted,
+            ..
         } = *question;
+        let mut viewpoint = Viewpoint::new(source, local);
         let (hash, _) = self.settings.locate(id);
         // One that does not listen, so that the content is there if nobody does.
         let nobody = PeerListing::of_ref(PeerRef(0).owner_ref(), UNMEASURED, None, None);
@@ -129,7 +138,7 @@ impl Chooser {
         }
         let search = catalog.search(hash, id, wanted, question.seed);
         let name = question.name.or(drawn.name.as_ref());
-        let outcome = catalog.answer(now, id, search, asker, name, out);
+        let outcome = catalog.answer(now, id, search, (asker, &mut viewpoint), name, out);
         for held in held {
             catalog.disown(held, 0);
         }

@@ -36,7 +36,7 @@ use crate::protocol::{
 use crate::tracker::batch::Asked;
 use crate::tracker::registry::{
     AddressRule, Asker, EntryPermit, ListenAddr, Permits, RegistryConfig, ReplyWriter, Settings,
-    TokenIssuer, Vantage, token, words,
+    TokenIssuer, token, words,
 };
 
 /// How long after the first half of an OWN the second one counts: longer than a tracker waits
@@ -231,6 +231,7 @@ impl<'a> Plan<'a> {
                 ContentKey::Id(_) => None,
             },
             asker,
+            from: (self.asked.source, self.asked.local),
             wanted: self.config().places(*max_owners),
             seed: self.number,
         };
@@ -692,7 +693,6 @@ impl<'a> Plan<'a> {
         let asker = Asker {
             listens: bytes(addr).and_then(listen_addr),
             has_both: bytes(also).is_some_and(|also| !also.is_empty()),
-            vantage: Vantage::of(self.asked.source, self.asked.local),
         };
         let rest = answers.get(1..).unwrap_or_default();
         match key {

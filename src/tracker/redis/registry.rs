@@ -28,7 +28,7 @@ use crate::protocol::{
 use crate::tracker::batch::{Asked, Replies};
 use crate::tracker::registry::{
     Asker, Owned, Permits, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts, Settings,
-    TokenIssuer, Vantage,
+    TokenIssuer,
 };
 
 /// How often a tracker looks after the store: whose lease is over, how much there is, and
@@ -321,7 +321,6 @@ impl RedisRegistry {
                 let asker = Asker {
                     listens: None,
                     has_both: false,
-                    vantage: Vantage::of(asked.source, asked.local),
                 };
                 let left = self.left();
                 let is_left_out = |owner| left.contains(&owner);

@@ -113,21 +113,6 @@ impl Vantage {
         }
     }
 
-    /// The same for a source of which the IP is known already.
-    pub(super) fn of_v4(source: [u8; 4], local: Option<&Addr>) -> Self {
-        let source = IpAddr::from(source);
-        let loopback = source.is_loopback();
-        let here = match loopback {
-            true => Some(source),
-            false => local.and_then(told_ip),
-        };
-        Self {
-            here,
-            loopback,
-            family: Some(Family::V4),
-        }
-    }
-
     /// The family over which the peer speaks to the tracker, if it is IP.
     pub(super) fn family(self) -> Option<Family> {
         self.family
@@ -162,6 +147,40 @@ impl Vantage {
         match self.sees(socket.ip())? {
             ip if ip == socket.ip() => Some(SeenText::AsListed),
             ip => Some(SeenText::At(ip, socket.port().to_be_bytes())),
+        }
+    }
+}
+
+/// From where somebody asks. The [`Vantage`] there is found out when it matters, which for
+/// most answers it does not.
+#[derive(Debug)]
+pub(crate) struct Viewpoint<'a> {
+    from: Option<(&'a Addr, Option<&'a Addr>)>,
+    vantage: Option<Vantage>,
+}
+
+impl<'a> Viewpoint<'a> {
+    /// That of a request which came from `source` and reached the tracker at `local`.
+    pub(crate) fn new(source: &'a Addr, local: Option<&'a Addr>) -> Self {
+        Self {
+            from: Some((source, local)),
+            vantage: None,
+        }
+    }
+
+    pub(super) fn vantage(&mut self) -> Vantage {
+        let found = || self.from.map(|(source, local)| Vantage::of(source, local));
+        *self
+            .vantage
+            .get_or_insert_with(|| found().unwrap_or_default())
+    }
+}
+
+impl From<Vantage> for Viewpoint<'_> {
+    fn from(vantage: Vantage) -> Self {
+        Self {
+            from: None,
+            vantage: Some(vantage),
         }
     }
 }
@@ -361,17 +380,6 @@ mod tests {
         assert_eq!(scoped.addr().as_str(), "[fe80::1]:7");
         assert_eq!(texts.len(), 0);
         assert_eq!(std::mem::size_of::<PackedAddr>(), 7);
-    }
-
-    #[test]
-    fn vantage_of_a_known_ip_is_that_of_its_text() {
-        let local = "10.0.0.9:7000".parse().unwrap();
-        for ip in [[127, 0, 0, 1], [10, 0, 0, 1], [0, 0, 0, 0], [8, 8, 8, 8]] {
-            for local in [None, Some(&local)] {
-                let text = v4(ip, [1, 2]);
-                assert_eq!(Vantage::of_v4(ip, local), Vantage::of(&text, local));
-            }
-        }
     }
 
     #[test]

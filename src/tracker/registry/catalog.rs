@@ -7,19 +7,18 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::addrs::{Family, ListenAddr, PackedAddr, SeenText, TextAddrs, Vantage};
+use super::addrs::{Family, ListenAddr, PackedAddr, SeenText, TextAddrs, Vantage, Viewpoint};
 use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
 use super::keyed::Keyed;
 use super::listing::PeerListing;
 use super::names::{NoPlace, share};
 use super::owner::Owner;
-use super::owners::Drawn;
 use super::ownerships::{MAX_NAMES_OF_OWNER, Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::permits::Owned;
 use super::recalled::Recalled;
-use super::reply::ReplyWriter;
+use super::reply::{ReplyWriter, USUAL_HEAD, V4_ENTRY};
 use super::settings::Settings;
 use super::snapshot::KnownContent;
 use crate::content::{ContentId, ContentName};
@@ -48,7 +47,10 @@ pub(crate) struct Search {
     content: u32,
     /// How many of the fastest owners are named, and how many others.
     wanted: (usize, usize),
-    drawn: Drawn,
+    /// All draws follow from it.
+    seed: u64,
+    /// Made of what was read ahead.
+    pub(crate) read: u32,
 }
 
 /// Where the answer to a NEED by id will be looked for, and the seed of its draws.
@@ -75,6 +77,11 @@ impl Aim {
             content: None,
         }
     }
+
+    /// About how many bytes the reply takes.
+    pub(crate) fn reply_len(&self) -> usize {
+        USUAL_HEAD + (self.wanted.0 + self.wanted.1) * V4_ENTRY
+    }
 }
 
 /// An ownership that begins.
@@ -88,13 +95,12 @@ pub(crate) struct Begun {
 }
 
 /// Who asks for owners.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Asker {
     /// Where it listens.
     pub(crate) listens: Option<ListenAddr>,
     /// Whether it is known to use both families of IP addresses.
     pub(crate) has_both: bool,
-    pub(crate) vantage: Vantage,
 }
 
 /// The contents of one shard.
@@ -245,7 +251,7 @@ impl Catalog {
         listing: &PeerListing,
         config: &RegistryConfig,
     ) -> NameOutcome {
-        let names = &mut self.contents[content].names;
+        let names = self.contents[content].names();
         let used = || self.ownerships.names(ownership);
         let found = names.find(name);
         if found.is_some_and(|at| used().any(|other| other == at)) {
@@ -258,7 +264,8 @@ impl Catalog {
         }
         match found {
             Some(at) => {
-                names.join(at, listing.host, listing.credited);
+                self.contents
+                    .join(content, at, listing.host, listing.credited);
                 self.add_name(content, ownership, at, listing.host);
                 NameOutcome::Done
             }
@@ -272,7 +279,7 @@ impl Catalog {
     /// Notes the name that an owner has begun to use, and ends its use of names that
     /// have given way.
     fn add_name(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
-        let names = &self.contents[content].names;
+        let names = self.contents[content].names();
         let used = self.ownerships.names(ownership);
         let lapsed: Vec<u8> = used.filter(|&at| names.has_lapsed(at)).collect();
         for old in lapsed {
@@ -286,13 +293,13 @@ impl Catalog {
     /// another one.
     pub(crate) fn drop_name(&mut self, held: Holding, name: &ContentName, host: u32) -> bool {
         let content = self.inward(held.content);
-        let found = self.contents[content].names.find(name);
+        let found = self.contents[content].names().find(name);
         let is_used = |at| self.ownerships.names(held.ownership).any(|used| used == at);
         if let Some(at) = found.filter(|&at| is_used(at)) {
             self.ownerships.remove_name(held.ownership, at);
             self.contents.leave(content, at, host);
         }
-        let names = &self.contents[content].names;
+        let names = self.contents[content].names();
         let mut left = self.ownerships.names(held.ownership);
         left.any(|at| !names.has_lapsed(at))
     }
@@ -316,7 +323,7 @@ impl Catalog {
             NameOutcome::Refused(refusal) => return Err(refusal),
             NameOutcome::New => {}
         }
-        let names = &self.contents[content].names;
+        let names = self.contents[content].names();
         if let Ok(Some(victim)) = names.room(listing.host, config.max_names_per_content) {
             self.contents.lapse(content, victim);
         }
@@ -330,7 +337,7 @@ impl Catalog {
     /// Takes a name from a content, if the content has it.
     pub(crate) fn lapse_name(&mut self, hash: u64, id: &ContentId, name: &ContentName) {
         if let Some(content) = self.contents.by_id(hash, id)
-            && let Some(at) = self.contents[content].names.find(name)
+            && let Some(at) = self.contents[content].names().find(name)
         {
             self.contents.lapse(content, at);
         }
@@ -398,7 +405,7 @@ impl Catalog {
         let content = self.inward(held.content);
         if listing.credited {
             for name in self.ownerships.names(held.ownership) {
-                self.contents[content].names.fetched(name);
+                self.contents[content].name_fetched(name);
             }
         }
         let pos = self.ownerships.pos(held.ownership);
@@ -449,35 +456,49 @@ impl Catalog {
     /// step by step: no aim waits for what another one reads in the same step, so the
     /// memory serves all of them at once. Changes nothing but the seeds. Returns a number
     /// made of all that was read, with which nobody can do anything.
-    pub(crate) fn touch(&mut self, aims: &mut [Option<Aim>], at: &[u8]) -> u32 {
+    pub(crate) fn touch(&mut self, aims: &mut [Aim], at: &[u8]) -> u32 {
         let mut sum = 0_u32;
         let mut add = |more: u32| sum = sum.wrapping_add(more);
         for &at in at {
-            if let Some(aim) = &aims[usize::from(at)] {
-                add(self.contents.touch_id(aim.hash));
-            }
+            add(self.contents.touch_id(aims[usize::from(at)].hash));
         }
         for &at in at {
-            if let Some(aim) = &mut aims[usize::from(at)] {
-                aim.seed = self.rng.u64(..);
-                aim.content = self.contents.by_hash(aim.hash);
-            }
-        }
-        for &at in at {
-            if let Some(content) = aims[usize::from(at)].and_then(|aim| aim.content) {
+            let aim = &mut aims[usize::from(at)];
+            aim.seed = self.rng.u64(..);
+            aim.content = self.contents.by_hash(aim.hash);
+            if let Some(content) = aim.content {
                 add(self.contents.touch(content));
             }
         }
         for &at in at {
-            if let Some(aim) = aims[usize::from(at)]
-                && let Some(content) = aim.content
-            {
-                let content = &self.contents[content];
-                add(content.owners.touch(aim.seed, aim.wanted));
-                add(content.names.touch());
+            let aim = &aims[usize::from(at)];
+            if let Some(content) = aim.content {
+                add(self.contents[content].owners.touch(aim.seed, aim.wanted));
             }
         }
         sum
+    }
+
+    /// Answers a NEED by this id that was aimed and not changed since. Otherwise as
+    /// [`answer`](Self::answer).
+    pub(crate) fn answer_aimed(
+        &mut self,
+        now: Instant,
+        id: &ContentId,
+        aim: &Aim,
+        asker: (&Asker, &mut Viewpoint<'_>),
+        out: &mut impl ReplyWriter,
+    ) -> Result<(), Refusal> {
+        let is_meant = |content: &u32| self.contents[*content].id == *id;
+        let content = aim.content.filter(is_meant);
+        let content = content.or_else(|| self.contents.by_id(aim.hash, id));
+        let search = content.map(|content| Search {
+            content,
+            wanted: aim.wanted,
+            seed: aim.seed,
+            read: 0,
+        });
+        self.answer(now, id, search, asker, None, out)
     }
 
     /// The first half of NEED: finds a content, and reads the entries that the
@@ -494,7 +515,8 @@ impl Catalog {
         Some(Search {
             content,
             wanted,
-            drawn: owners.draw_ahead(seed, wanted.1),
+            seed,
+            read: owners.touch(seed, wanted),
         })
     }
 
@@ -510,7 +532,7 @@ impl Catalog {
         now: Instant,
         id: &ContentId,
         search: Option<Search>,
-        asker: &Asker,
+        (asker, viewpoint): (&Asker, &mut Viewpoint<'_>),
         name: Option<&ContentName>,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -524,23 +546,31 @@ impl Catalog {
         let Search {
             content,
             wanted,
-            drawn,
+            seed,
+            ..
         } = search;
         let content = &self.contents[content];
         // Before the choice, so that the memory fetches the name early, too.
-        match name.or_else(|| content.names.common()) {
-            Some(name) => out.found(content.id, content.length, name),
+        let name = name.map(|name| name.as_str().as_bytes());
+        match name.or_else(|| content.name()) {
+            Some(name) => out.found_as(content.id, content.length, name),
             None => out.found(content.id, content.length, &name_of(&content.id)),
         }
         self.picks.clear();
+        let mut is_plain = self.also.is_empty();
         if wanted != (0, 0) {
-            let asker = (asker.listens.as_ref(), asker.vantage);
-            let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
+            let here = (asker.listens.as_ref(), &mut *viewpoint);
+            let mut picker = Picker::new(here, &self.texts, &mut self.picks);
             let take = |owner: &Owner| picker.take(owner);
-            content.owners.choose(drawn, wanted, take);
+            content.owners.choose(seed, wanted, take);
+            is_plain &= picker.is_plain;
         }
-        self.choose_families(asker, wanted.0 + wanted.1);
-        let borrowed = self.show_from(asker.vantage);
+        let mut borrowed = Vec::new();
+        if !is_plain {
+            let vantage = viewpoint.vantage();
+            self.choose_families((asker, vantage), wanted.0 + wanted.1);
+            borrowed = self.show_from(vantage);
+        }
         out.owners(&self.picks, &self.texts);
         for text in borrowed {
             self.texts.remove_text(text);
@@ -550,11 +580,11 @@ impl Catalog {
 
     /// Gives the picks that have two addresses the one that the asker can use, and adds
     /// the other one if it may use both, up to this many picks in all.
-    fn choose_families(&mut self, asker: &Asker, max: usize) {
+    fn choose_families(&mut self, (asker, vantage): (&Asker, Vantage), max: usize) {
         if self.also.is_empty() {
             return;
         }
-        let family = asker.vantage.family();
+        let family = vantage.family();
         let wants_both = asker.has_both || family.is_none();
         let mut others: Vec<Owner> = Vec::new();
         for at in 0..self.picks.len() {
@@ -563,7 +593,7 @@ impl Catalog {
             if is_own && !wants_both {
                 continue;
             }
-            let Some(other) = self.second(&pick, asker.vantage) else {
+            let Some(other) = self.second(&pick, vantage) else {
                 continue;
             };
             let mut named = self.picks.iter().chain(&others);
@@ -651,7 +681,7 @@ impl Catalog {
     ) -> Option<ContentName> {
         self.recalled.expire(now);
         match self.contents.by_id(hash, id) {
-            Some(content) => self.contents[content].names.common().cloned(),
+            Some(content) => self.contents[content].names().common().cloned(),
             None => self.recalled.name(id).cloned(),
         }
     }
@@ -661,11 +691,11 @@ impl Catalog {
     pub(crate) fn owned(&self, held: Holding, owned: &mut Vec<Owned>) {
         let content = &self.contents[self.inward(held.content)];
         let names = self.ownerships.names(held.ownership);
-        let names = names.filter_map(|at| content.names.get(at));
+        let names = names.filter_map(|at| content.names().get(at));
         let before = owned.len();
         owned.extend(names.map(|name| (content.id, Some(name.clone()))));
         if owned.len() == before {
-            owned.push((content.id, content.names.common().cloned()));
+            owned.push((content.id, content.names().common().cloned()));
         }
     }
 
@@ -679,11 +709,11 @@ impl Catalog {
         self.recalled.expire(now);
         // A torrent has neither a name nor a length to be remembered.
         let contents = self.contents.iter();
-        let worth = contents.filter(|(_, c)| c.length > 0 || c.names.all().next().is_some());
+        let worth = contents.filter(|(_, c)| c.length > 0 || c.names().all().next().is_some());
         let owned = worth.map(|(_, content)| KnownContent {
             id: content.id,
             length: content.length,
-            names: content.names.all().cloned().collect(),
+            names: content.names().all().cloned().collect(),
         });
         owned.chain(self.recalled.contents().cloned())
     }
@@ -722,7 +752,7 @@ impl Catalog {
                 assert!(!settled || listing.addr.is_none());
                 continue;
             }
-            let owner = content.owners.as_slice()[pos as usize];
+            let owner = *content.owners.at(pos);
             assert_eq!(
                 (owner.ownership, owner.peer),
                 (holding.ownership, listing.peer)
@@ -747,7 +777,7 @@ impl Catalog {
             content.owners.check(|owner| levels[&owner.ownership]);
             owners += content.owner_count();
             complete -= content.complete as usize;
-            names += content.names.check();
+            names += content.names().check();
         }
         assert_eq!(complete, 0);
         assert_eq!((owners, names), (count, named));
@@ -757,64 +787,76 @@ impl Catalog {
 
 /// Picks owners for one reply: not the address of the asker, none that the asker cannot
 /// use, and each address once.
-struct Picker<'a> {
+struct Picker<'a, 'v> {
     asker: Option<&'a ListenAddr>,
-    vantage: Vantage,
-    v4_asker: Option<u64>,
+    viewpoint: &'a mut Viewpoint<'v>,
+    /// Where it listens, or [`NOWHERE`].
+    v4_asker: u64,
     texts: &'a TextAddrs,
     picks: &'a mut Vec<Owner>,
     /// A small Bloom filter: which of 256 classes of addresses are among the picks.
     /// Most new addresses are in none of them, so that the picks need not be
     /// searched.
     classes: [u64; 4],
+    /// Whether all picks are at IPv4 addresses that everybody sees alike.
+    is_plain: bool,
 }
 
-impl<'a> Picker<'a> {
+impl<'a, 'v> Picker<'a, 'v> {
     fn new(
-        (asker, vantage): (Option<&'a ListenAddr>, Vantage),
+        (asker, viewpoint): (Option<&'a ListenAddr>, &'a mut Viewpoint<'v>),
         texts: &'a TextAddrs,
         picks: &'a mut Vec<Owner>,
     ) -> Self {
         let v4_asker = match asker {
-            Some(ListenAddr::V4(ip, port)) => Some(v4_key(*ip, *port)),
-            _ => None,
+            Some(ListenAddr::V4(ip, port)) => v4_key(*ip, *port),
+            _ => NOWHERE,
         };
         Self {
             asker,
-            vantage,
+            viewpoint,
             v4_asker,
             texts,
             picks,
             classes: [0; 4],
+            is_plain: true,
         }
     }
 
     /// Picks an owner, if it is fit. Returns whether it is.
+    #[inline]
     fn take(&mut self, owner: &Owner) -> bool {
-        let fit = if let Some(index) = owner.text() {
-            let is_asker = |asker: &ListenAddr| is_at(owner, asker, self.texts);
-            self.vantage.sees_text(self.texts.get(index)).is_some()
-                && !self.asker.is_some_and(is_asker)
-                && !self.is_picked(owner)
-        } else if matches!(owner.word, [0 | 127, ..])
-            && self
-                .vantage
-                .sees(Ipv4Addr::from(owner.word).into())
-                .is_none()
-        {
-            false
+        let fit = if owner.text().is_some() {
+            self.is_plain = false;
+            self.is_seen(owner) && !self.is_asker(owner) && !self.is_picked(owner)
         } else {
             let key = v4_key(owner.word, owner.port);
             let class = key.wrapping_mul(MIX) >> 56;
             let (word, bit) = (class as usize / 64, 1 << (class % 64));
             let picked = self.classes[word] & bit != 0 && self.is_picked(owner);
             self.classes[word] |= bit;
-            Some(key) != self.v4_asker && !picked
+            let is_special = matches!(owner.word, [0 | 127, ..]);
+            self.is_plain &= !is_special;
+            key != self.v4_asker && !picked && (!is_special || self.is_seen(owner))
         };
         if fit {
             self.picks.push(*owner);
         }
         fit
+    }
+
+    /// Whether the asker can use an address that not everybody sees.
+    fn is_seen(&mut self, owner: &Owner) -> bool {
+        let vantage = self.viewpoint.vantage();
+        match owner.text() {
+            Some(index) => vantage.sees_text(self.texts.get(index)).is_some(),
+            None => vantage.sees(Ipv4Addr::from(owner.word).into()).is_some(),
+        }
+    }
+
+    fn is_asker(&self, owner: &Owner) -> bool {
+        let is_asker = |asker: &ListenAddr| is_at(owner, asker, self.texts);
+        self.asker.is_some_and(is_asker)
     }
 
     fn is_picked(&self, owner: &Owner) -> bool {
@@ -831,6 +873,9 @@ fn name_of(id: &ContentId) -> ContentName {
 
 /// The high bits of a product with it depend on all bits of the other factor.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The number of no IPv4 address.
+const NOWHERE: u64 = u64::MAX;
 
 /// An IPv4 address as one number.
 fn v4_key(ip: [u8; 4], port: [u8; 2]) -> u64 {

@@ -14,17 +14,19 @@ use crate::protocol::Refusal;
 /// must be quick, and there are few contents per peer.
 const ID_CROWD: usize = 3;
 
-/// A content that has an owner. The fields that NEED reads are on few cache
-/// lines.
+/// A content that has an owner. What NEED reads of it is mostly on the first two cache lines:
+/// the id and the name, and the length, the address of the list and the ends of the first
+/// speed buckets.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Content {
     pub(super) id: ContentId,
-    pub(super) owners: Owners,
+    name: ShortName,
     /// The length that a seeder announced last or, without a seeder, the length
     /// that the first leecher announced.
     pub(super) length: u64,
-    pub(super) names: Names,
+    pub(super) owners: Owners,
+    names: Names,
     /// How many owners are not listed, because they do not listen.
     pub(super) unlisted: u32,
     hash: u32,
@@ -35,11 +37,52 @@ pub(super) struct Content {
     pub(super) downloaded: u32,
 }
 
+/// The text of the most common name, if it is short enough to lie beside the id.
+#[derive(Debug, Default)]
+struct ShortName {
+    /// Zero if the name lies elsewhere, or there is none.
+    len: u8,
+    text: [u8; SHORT],
+}
+
+/// The longest name that lies beside the id, in bytes: with the id it fills a cache line.
+const SHORT: usize = 31;
+
 impl Content {
     /// Reads one number of each line that an answer reads.
     fn touch(&self) -> u32 {
-        let buckets = self.owners.touch_buckets();
-        buckets.wrapping_add(self.length as u32)
+        u32::from(self.name.len).wrapping_add(self.owners.len() as u32)
+    }
+
+    /// The text of the name that owners on most hosts use, if a name has a place.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        match self.name.len {
+            0 => self.names.common().map(|name| name.as_str().as_bytes()),
+            len => self.name.text.get(..usize::from(len)),
+        }
+    }
+
+    /// The names that its owners use.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Another host has credited an owner that uses the name in this slot.
+    pub(super) fn name_fetched(&mut self, at: u8) {
+        self.names.fetched(at);
+    }
+
+    /// The names have changed, and the most common one may have.
+    fn name_changed(&mut self) {
+        let text = self.names.common();
+        let text = text.map_or(&[][..], |name| name.as_str().as_bytes());
+        match self.name.text.get_mut(..text.len()) {
+            Some(short) => {
+                short.copy_from_slice(text);
+                self.name.len = text.len() as u8;
+            }
+            None => self.name.len = 0,
+        }
     }
 
     pub(super) fn owner_count(&self) -> usize {
@@ -154,6 +197,7 @@ impl Contents {
     pub(super) fn insert(&mut self, hash: u64, id: ContentId, length: u64) -> u32 {
         let content = Some(Content {
             id,
+            name: ShortName::default(),
             hash: hash as u32,
             length,
             owners: Owners::default(),
@@ -208,23 +252,36 @@ impl Contents {
         // All contents with this name share its text.
         let known = self.by_name.get_key_value(name);
         let name = known.map_or(name, |(known, _)| known).clone();
-        let names = &mut self[content].names;
-        let at = names.add(name.clone(), host);
-        names.join(at, host, credited);
+        let at = self[content].names.add(name.clone(), host);
+        self.join(content, at, host, credited);
         self.by_name.entry(name).or_default().push(content);
         at
     }
 
+    /// One more owner of this host uses the name in this slot, until
+    /// [`leave`](Self::leave).
+    pub(super) fn join(&mut self, content: u32, at: u8, host: u32, credited: bool) {
+        let content = &mut self[content];
+        content.names.join(at, host, credited);
+        content.name_changed();
+    }
+
     /// An owner of this host no longer uses the name in this slot.
     pub(super) fn leave(&mut self, content: u32, at: u8, host: u32) {
-        if let Some(name) = self[content].names.leave(at, host) {
+        let of = &mut self[content];
+        let over = of.names.leave(at, host);
+        of.name_changed();
+        if let Some(name) = over {
             self.forget_name(content, &name);
         }
     }
 
     /// Takes a name from a content, though owners still use it.
     pub(super) fn lapse(&mut self, content: u32, at: u8) {
-        if let Some(name) = self[content].names.lapse(at) {
+        let of = &mut self[content];
+        let lapsed = of.names.lapse(at);
+        of.name_changed();
+        if let Some(name) = lapsed {
             self.forget_name(content, &name);
         }
     }
@@ -255,6 +312,8 @@ impl Contents {
             let number = index + 1;
             let found = self.by_id.find(content.hash, |other| other == number);
             assert_eq!(found, Some(number));
+            let common = content.names.common();
+            assert_eq!(content.name(), common.map(|name| name.as_str().as_bytes()));
             for name in content.names.all() {
                 assert!(self.by_name[name].contains(&index));
                 pairs += 1;
@@ -288,16 +347,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn length_and_first_name_are_on_the_cache_line_after_the_list() {
+    fn what_an_answer_reads_is_on_the_first_two_cache_lines() {
         let line = |offset: usize| offset / 64;
-        let length = std::mem::offset_of!(Content, length);
-        let names = std::mem::offset_of!(Content, names);
-        // The slot of the common name, and the text of the first name.
-        assert_eq!(
-            line(length),
-            line(names + Names::READ - 1),
-            "{length} {names}"
-        );
-        assert_eq!(std::mem::size_of::<Content>(), 320);
+        assert_eq!(line(std::mem::offset_of!(Content, name) + SHORT), 0);
+        let owners = std::mem::offset_of!(Content, owners);
+        assert_eq!(line(std::mem::offset_of!(Content, length)), 1);
+        assert_eq!(line(owners + Owners::READ - 1), 1);
+        assert_eq!(std::mem::size_of::<Content>(), 384);
     }
 }

@@ -17,9 +17,11 @@
 //! 100, and a content about 500, which includes the votes of its owners' hosts.
 //!
 //! With a million peers, a request mostly waits for memory. So everything that
-//! NEED reads lies together: a content's id, its speed buckets and the address of
-//! its list; and all that a reply says of an owner, in 16 bytes of that list. It
-//! is read as early as possible, so that several waits become one.
+//! NEED reads lies together: 16 bytes of the asker's slot; of a content two lines of the
+//! cache, with its id, a short name, where its fastest owners end and where its list is; and
+//! all that a reply says of an owner, in 16 bytes of that list. Owners are drawn four at a time,
+//! as they lie on one line. All of it is read as early as possible, so that several waits
+//! become one.
 
 mod addrs;
 #[cfg(feature = "bittorrent")]
@@ -36,6 +38,7 @@ mod keyed;
 mod listing;
 mod names;
 mod owner;
+mod owner_list;
 mod owners;
 mod ownerships;
 mod peers;
@@ -52,9 +55,9 @@ mod table;
 mod timer_wheel;
 mod votes;
 
-pub(super) use addrs::ListenAddr;
-#[cfg(any(feature = "bittorrent", feature = "redis"))]
+#[cfg(feature = "bittorrent")]
 pub(super) use addrs::Vantage;
+pub(super) use addrs::{ListenAddr, Viewpoint};
 #[cfg(feature = "bittorrent")]
 pub(super) use announce::{Announcer, Membership};
 pub(super) use backlog::Job;

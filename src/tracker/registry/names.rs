@@ -91,11 +91,6 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// How many bytes are read for the first name.
-    #[cfg(test)]
-    pub(super) const READ: usize =
-        std::mem::offset_of!(Self, first) + std::mem::size_of::<NameUse>();
-
     fn at(&self, at: u8) -> &NameUse {
         match at.checked_sub(1) {
             None => &self.first,
@@ -118,12 +113,6 @@ impl Names {
     /// first. `None` if no owner's name has a place.
     pub(super) fn common(&self) -> Option<&ContentName> {
         self.at(self.common).name.as_ref()
-    }
-
-    /// Reads the text of the common name.
-    pub(super) fn touch(&self) -> u32 {
-        let text = self.common().and_then(|name| name.as_str().bytes().next());
-        text.map_or(0, u32::from)
     }
 
     /// The name of a slot, unless it has given way to another.

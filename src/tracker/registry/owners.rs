@@ -5,68 +5,74 @@
 use fastrand::Rng;
 
 use super::owner::Owner;
-use super::speed_buckets::{LEVELS, SpeedBucket, SpeedBuckets};
+use super::owner_list::{OwnerList, PER_LINE};
+use super::speed_buckets::{LEVELS, SpeedBuckets};
 
 /// How many owners beyond the wanted ones are offered, because some of them may
 /// not be fit. A list that is not longer is shuffled.
 const SPARE: usize = 64;
 
-/// A list that shrinks is copied if it has up to this many owners, and shortened
-/// in place otherwise. When thousands of lists are shortened in place, some
-/// allocators merge the remainders all at once, while a request waits.
-const COPIED: usize = 4096;
-
-/// How many owners are drawn ahead: as many as one reply names at random, by
+/// How many lines of owners are read ahead: as many as one reply names at random, by
 /// default.
-const AHEAD: usize = 12;
+const AHEAD: usize = 3;
 
-/// How many owners lie on a line of the processor's cache.
-const PER_LINE: usize = 64 / size_of::<Owner>();
-
-/// The random draws for one choice of owners.
-pub(super) struct Drawn {
-    /// For further draws.
+/// The random draws for one choice of owners, which follow from its seed.
+struct Draws {
     rng: Rng,
-    /// Decides where to begin in each bucket.
+    /// Decides where to begin in each bucket, and on each line.
     turn: u64,
-    /// The owners with which to begin in the first bucket, and in the last one if
-    /// that is another.
-    first: Owner,
-    last: Owner,
-    owners: [Owner; AHEAD],
-    len: usize,
 }
 
-impl Drawn {
+impl Draws {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let turn = rng.u64(..);
+        Self { rng, turn }
+    }
+
     /// Where to begin in a bucket of this length.
     fn start(&self, bucket: usize, len: usize) -> usize {
-        start(self.turn, bucket, len)
+        // Neighbouring buckets use different bits.
+        let turn = self.turn.rotate_left(13 * bucket as u32);
+        (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
     }
-}
 
-/// Where to begin in a bucket of this length, in this turn.
-fn start(turn: u64, bucket: usize, len: usize) -> usize {
-    // Neighbouring buckets use different bits.
-    let turn = turn.rotate_left(13 * bucket as u32);
-    (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
+    /// The lines with the first `rest` owners that are offered at random, of a list of this
+    /// length: all different, one in each of as many parts of the list, which begin at random.
+    fn lines(&mut self, len: usize, rest: usize) -> impl Iterator<Item = usize> {
+        let lines = len.div_ceil(PER_LINE).max(1);
+        let parts = rest.div_ceil(PER_LINE).min(lines);
+        let begin = self.rng.usize(..lines);
+        let width = lines / parts.max(1);
+        (0..parts).map(move |part| {
+            let line = begin + part * width + self.rng.usize(..width);
+            if line < lines { line } else { line - lines }
+        })
+    }
 }
 
 /// The owners of a content. An owner's position may change with every call. Each
 /// call reports the owners that it moves to `moved`, with their new positions.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Owners {
-    list: Vec<Owner>,
+    list: OwnerList,
     buckets: SpeedBuckets,
 }
 
 impl Owners {
-    #[cfg(any(test, feature = "testing"))]
-    pub(super) fn as_slice(&self) -> &[Owner] {
-        &self.list
-    }
+    /// How many bytes of it are read to find the fastest owners, as many as one reply names
+    /// of them by default: where the list is, and where their buckets end.
+    #[cfg(test)]
+    pub(super) const READ: usize = std::mem::offset_of!(Self, buckets) + 5 * size_of::<u32>();
 
     pub(super) fn len(&self) -> usize {
         self.list.len()
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn at(&self, pos: u32) -> &Owner {
+        &self.list[pos as usize]
     }
 
     pub(super) fn at_mut(&mut self, pos: u32) -> &mut Owner {
@@ -75,17 +81,14 @@ impl Owners {
 
     /// Lists an owner. Costs one move per bucket after its own.
     pub(super) fn insert(&mut self, owner: Owner, level: i32, moved: &mut impl FnMut(Owner, u32)) {
-        if self.list.len() == self.list.capacity() {
-            // Only an eighth more, because the reserve counts for every peer.
-            self.list.reserve_exact((self.list.len() / 8).max(1));
-        }
         self.list.push(owner);
         let pos = self.list.len() as u32 - 1;
         moved(owner, pos);
-        match self.buckets.last_mut() {
-            Some(last) => last.end += 1,
+        match self.buckets.ends_mut().last_mut() {
+            Some(last) => *last += 1,
             None => {
-                self.buckets.insert(0, SpeedBucket { level, end: 1 });
+                self.buckets.insert(0, level);
+                self.buckets.ends_mut()[0] = 1;
                 return;
             }
         }
@@ -97,25 +100,14 @@ impl Owners {
         let last = self.buckets.len() - 1;
         let mut pos = pos;
         for at in self.bucket_at(pos)..last {
-            self.buckets[at].end -= 1;
-            pos = self.swap(pos, self.buckets[at].end, moved);
+            pos = self.pass_edge(pos, at, moved);
         }
-        self.buckets[last].end -= 1;
+        self.buckets.ends_mut()[last] -= 1;
         self.list.swap_remove(pos as usize);
         if let Some(&owner) = self.list.get(pos as usize) {
             moved(owner, pos);
         }
         self.buckets.drop_empty();
-        if self.list.capacity() > 2 * self.list.len() + 8 {
-            let room = self.list.len() + self.list.len() / 8;
-            if self.list.len() <= COPIED {
-                let mut list = Vec::with_capacity(room);
-                list.extend_from_slice(&self.list);
-                self.list = list;
-            } else {
-                self.list.shrink_to(room);
-            }
-        }
     }
 
     /// Moves an owner to the bucket of its new level. Costs one move per bucket
@@ -125,7 +117,7 @@ impl Owners {
     }
 
     fn bucket_at(&self, pos: u32) -> usize {
-        self.buckets.partition_point(|bucket| bucket.end <= pos)
+        self.buckets.ends().partition_point(|end| *end <= pos)
     }
 
     fn swap(&mut self, one: u32, other: u32, moved: &mut impl FnMut(Owner, u32)) -> u32 {
@@ -135,6 +127,15 @@ impl Owners {
             moved(self.list[other as usize], other);
         }
         other
+    }
+
+    /// Moves the owner at `pos` to the end of its bucket, and the edge over it: it is the
+    /// first of the next bucket then. Returns its new position.
+    fn pass_edge(&mut self, pos: u32, bucket: usize, moved: &mut impl FnMut(Owner, u32)) -> u32 {
+        let end = &mut self.buckets.ends_mut()[bucket];
+        *end -= 1;
+        let last = *end;
+        self.swap(pos, last, moved)
     }
 
     /// Moves the owner at `pos`, which is in bucket `at`, to the bucket of
@@ -147,151 +148,90 @@ impl Owners {
         level: i32,
         moved: &mut impl FnMut(Owner, u32),
     ) {
-        let mut to = self.buckets.partition_point(|bucket| bucket.level > level);
-        let found = self
-            .buckets
-            .get(to)
-            .is_some_and(|bucket| bucket.level == level);
+        let levels = self.buckets.levels();
+        let mut to = levels.partition_point(|other| *other > level);
+        let found = levels.get(to) == Some(&level);
         // All that are slower than the levels told apart share the last bucket.
         if !found && to == self.buckets.len() && to >= LEVELS {
             to -= 1;
         } else if !found {
-            let end = to
-                .checked_sub(1)
-                .map_or(0, |before| self.buckets[before].end);
-            self.buckets.insert(to, SpeedBucket { level, end });
+            self.buckets.insert(to, level);
             at += usize::from(to <= at);
         }
         while to < at {
-            let first = self.buckets[at - 1].end;
+            let first = self.buckets.begin(at);
             pos = self.swap(pos, first, moved);
-            self.buckets[at - 1].end += 1;
+            self.buckets.ends_mut()[at - 1] += 1;
             at -= 1;
         }
         while to > at {
-            self.buckets[at].end -= 1;
-            pos = self.swap(pos, self.buckets[at].end, moved);
+            pos = self.pass_edge(pos, at, moved);
             at += 1;
         }
         self.buckets.drop_empty();
         while self.buckets.len() > LEVELS {
-            let last = self.buckets.pop().map_or(0, |bucket| bucket.end);
-            if let Some(bucket) = self.buckets.last_mut() {
-                bucket.end = last;
-            }
+            self.buckets.join_last();
         }
-    }
-
-    /// Reads one number of each line of the buckets.
-    pub(super) fn touch_buckets(&self) -> u32 {
-        self.buckets.touch().wrapping_add(self.list.len() as u32)
     }
 
     /// Reads one number of each line that a choice of so many owners from this seed
     /// most likely needs, and nothing that depends on what it reads: so the memory
-    /// fetches the lines of several lists at once. Returns a number made of them.
+    /// fetches the lines at once, also those of several lists. Returns a number made of them.
     pub(super) fn touch(&self, seed: u64, (fast, rest): (usize, usize)) -> u32 {
-        let len = self.list.len();
-        let [first, others @ ..] = &*self.buckets else {
+        let (list, ends) = (&*self.list, self.buckets.ends());
+        let Some(&first) = ends.first() else {
             return 0;
         };
-        let mut rng = Rng::with_seed(seed);
-        let turn = rng.u64(..);
-        let read = |at: usize| self.list.get(at).map_or(0, |owner| owner.peer);
+        let mut draws = Draws::new(seed);
+        let read = |at: usize| list.get(at).map_or(0, |owner| owner.peer);
         let mut sum = 0_u32;
-        // The fastest, bucket by bucket.
-        let from = match first.end as usize {
+        // The fastest, as if they were on neighbouring lines, as they mostly are: to look at
+        // each bucket would make the processor guess, and it guesses wrong.
+        let from = match first as usize {
             end if end < fast => 0,
-            end => start(turn, 0, end),
+            end => draws.start(0, end),
         };
         for at in (from..from + fast).step_by(PER_LINE) {
             sum = sum.wrapping_add(read(at));
         }
-        // Lists do not begin where lines do.
         sum = sum.wrapping_add(read(from + fast));
-        if let [.., last] = others {
-            let begin = self.buckets[others.len() - 1].end as usize;
-            let at = begin + start(turn, others.len(), last.end as usize - begin);
+        let (last, begin) = (ends.len() - 1, self.buckets.begin(ends.len() - 1) as usize);
+        if last > 0 && begin < fast {
+            let at = begin + draws.start(last, list.len() - begin);
             let next = at + PER_LINE - 1;
             sum = sum.wrapping_add(read(at)).wrapping_add(read(next));
         }
-        if len > SPARE {
-            for _ in 0..rest.min(AHEAD).div_ceil(2) {
-                let at = rng.usize(..len);
-                sum = sum.wrapping_add(read(at)).wrapping_add(read(at + 1));
-            }
+        if list.len() > SPARE {
+            let lines = draws.lines(list.len(), rest).take(AHEAD);
+            sum = lines.fold(sum, |sum, line| sum.wrapping_add(read(line * PER_LINE)));
         }
         sum
     }
 
-    /// Makes the random draws for a choice of `rest` owners beside the fastest, which
-    /// follow from the seed. It reads the entries that [`choose`](Self::choose) needs
-    /// first, so that the memory fetches them all at once.
-    pub(super) fn draw_ahead(&self, seed: u64, rest: usize) -> Drawn {
-        let mut rng = Rng::with_seed(seed);
-        let mut drawn = Drawn {
-            turn: rng.u64(..),
-            rng: Rng::with_seed(0),
-            first: Owner::default(),
-            last: Owner::default(),
-            owners: [Owner::default(); AHEAD],
-            len: 0,
-        };
-        if let [first, others @ ..] = &*self.buckets {
-            drawn.first = self.list[drawn.start(0, first.end as usize)];
-            if let [.., last] = others {
-                let start = self.buckets[others.len() - 1].end as usize;
-                let at = drawn.start(others.len(), last.end as usize - start);
-                drawn.last = self.list[start + at];
-            }
-        }
-        let len = self.list.len();
-        if len > SPARE {
-            drawn.len = rest.min(AHEAD);
-            // In pairs of neighbours, which are mostly on one cache line.
-            for pair in drawn.owners[..drawn.len].chunks_mut(2) {
-                let at = rng.usize(..len);
-                pair[0] = self.list[at];
-                if let Some(next) = pair.get_mut(1) {
-                    *next = self.list[if at + 1 < len { at + 1 } else { 0 }];
-                }
-            }
-        }
-        drawn.rng = rng;
-        drawn
-    }
-
     /// Offers owners to `take` until it has taken `fast` of the fastest, bucket
     /// by bucket and from a random one on within a bucket. Then offers owners of
-    /// any speed at random until it has taken `rest` of them. `take` tells
-    /// whether it took the owner. It must not take an owner twice, nor one that
+    /// any speed at random until it has taken `rest` of them. All draws follow from the seed.
+    /// `take` tells whether it took the owner. It must not take an owner twice, nor one that
     /// is not fit. The number of owners offered is bounded, so where many are
     /// not fit, fewer may be taken than there are.
     pub(super) fn choose(
         &self,
-        mut drawn: Drawn,
+        seed: u64,
         (fast, rest): (usize, usize),
         mut take: impl FnMut(&Owner) -> bool,
     ) {
+        let list = &*self.list;
+        let mut draws = Draws::new(seed);
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
-        let mut start = 0;
-        for (at, bucket) in self.buckets.iter().enumerate() {
-            let owners = &self.list[start..bucket.end as usize];
-            start = bucket.end as usize;
+        let mut begin = 0;
+        for (at, &end) in self.buckets.ends().iter().enumerate() {
             if wanted == 0 || tries == 0 {
                 break;
             }
-            let (front, mut back) = owners.split_at(drawn.start(at, owners.len()));
-            let ahead = match at {
-                0 => Some(&drawn.first),
-                _ => (at + 1 == self.buckets.len()).then_some(&drawn.last),
-            };
-            if let Some(owner) = ahead {
-                tries -= 1;
-                wanted -= usize::from(take(owner));
-                back = &back[1..];
-            }
+            let owners = &list[begin..end as usize];
+            begin = end as usize;
+            let (front, back) = owners.split_at(draws.start(at, owners.len()));
             for owners in [back, front] {
                 for owner in &owners[..owners.len().min(tries)] {
                     if wanted == 0 {
@@ -303,38 +243,11 @@ impl Owners {
             }
         }
         wanted += rest;
-        for owner in &drawn.owners[..drawn.len] {
-            if wanted > 0 {
-                wanted -= usize::from(take(owner));
-            }
+        if wanted > 0 && list.len() > SPARE {
+            wanted = draw_lines(list, &mut draws, (wanted, rest), &mut take);
         }
-        self.draw(&mut drawn.rng, wanted, &mut take);
-    }
-
-    /// Offers owners at random until `wanted` of them were taken.
-    fn draw(&self, rng: &mut Rng, mut wanted: usize, take: &mut impl FnMut(&Owner) -> bool) {
-        let len = self.list.len();
-        if wanted == 0 {
-            return;
-        }
-        if len <= SPARE {
-            let mut order: [u8; SPARE] = std::array::from_fn(|at| at as u8);
-            for left in (1..=len).rev() {
-                let at = rng.usize(..left);
-                wanted -= usize::from(take(&self.list[usize::from(order[at])]));
-                if wanted == 0 {
-                    return;
-                }
-                order.swap(at, left - 1);
-            }
-            return;
-        }
-        // There are more owners than are ever wanted, so most draws are new.
-        for _ in 0..4 * wanted + SPARE {
-            wanted -= usize::from(take(&self.list[rng.usize(..len)]));
-            if wanted == 0 {
-                return;
-            }
+        if wanted > 0 {
+            draw(list, &mut draws, wanted, &mut take);
         }
     }
 
@@ -342,21 +255,87 @@ impl Owners {
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check(&self, level: impl Fn(&Owner) -> i32) {
         assert!(self.buckets.len() <= LEVELS);
-        assert!(self.buckets.is_sorted_by(|a, b| a.level > b.level));
-        assert!(self.buckets.is_sorted_by(|a, b| a.end < b.end));
-        assert_eq!(
-            self.buckets.last().map_or(0, |run| run.end as usize),
-            self.list.len()
-        );
+        assert!(self.buckets.levels().is_sorted_by(|a, b| a > b));
+        assert!(self.buckets.ends().is_sorted_by(|a, b| a < b));
+        let last = self.buckets.ends().last();
+        assert_eq!(last.map_or(0, |end| *end as usize), self.list.len());
         for (pos, owner) in self.list.iter().enumerate() {
             // Where buckets were merged, some owners are slower than their bucket.
-            let bucket = self.buckets[self.bucket_at(pos as u32)];
+            let bucket = self.buckets.levels()[self.bucket_at(pos as u32)];
             assert!(
-                level(owner) <= bucket.level,
+                level(owner) <= bucket,
                 "the owner at {pos} is in the wrong bucket"
             );
         }
     }
+}
+
+/// Offers about `rest` owners of a list, four neighbours at a time, as they are on one line
+/// of the cache. Returns how many of those wanted are missing.
+fn draw_lines(
+    list: &[Owner],
+    draws: &mut Draws,
+    (mut wanted, rest): (usize, usize),
+    take: &mut impl FnMut(&Owner) -> bool,
+) -> usize {
+    let mut left = rest;
+    let turn = draws.turn;
+    for line in draws.lines(list.len(), rest) {
+        // The last line may have fewer owners, and each shall come equally often.
+        for at in on_line(turn, line).take(left) {
+            if let Some(owner) = list.get(at) {
+                wanted -= usize::from(take(owner));
+                if wanted == 0 {
+                    return 0;
+                }
+            }
+        }
+        left = left.saturating_sub(PER_LINE);
+    }
+    wanted
+}
+
+/// Offers owners at random until `wanted` of them were taken. In long lists this is rarely
+/// needed.
+#[inline(never)]
+fn draw(
+    list: &[Owner],
+    draws: &mut Draws,
+    mut wanted: usize,
+    take: &mut impl FnMut(&Owner) -> bool,
+) {
+    let len = list.len();
+    if len <= SPARE {
+        let mut order: [u8; SPARE] = std::array::from_fn(|at| at as u8);
+        for left in (1..=len).rev() {
+            let at = draws.rng.usize(..left);
+            wanted -= usize::from(take(&list[usize::from(order[at])]));
+            if wanted == 0 {
+                return;
+            }
+            order.swap(at, left - 1);
+        }
+        return;
+    }
+    // There are more owners than are ever wanted, so most draws are new.
+    for _ in 0..wanted + SPARE / PER_LINE {
+        let line = draws.rng.usize(..len.div_ceil(PER_LINE));
+        for at in on_line(draws.turn, line) {
+            if let Some(owner) = list.get(at) {
+                wanted -= usize::from(take(owner));
+                if wanted == 0 {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The positions on a line, from a random one on.
+fn on_line(turn: u64, line: usize) -> impl Iterator<Item = usize> {
+    // Other bits than those that the first buckets use.
+    let turn = (turn >> 40) as usize;
+    (0..PER_LINE).map(move |at| line * PER_LINE + (turn + at) % PER_LINE)
 }
 
 #[cfg(test)]
@@ -411,7 +390,7 @@ mod tests {
     impl Owners {
         fn check_bounds(&self) {
             assert!(self.buckets.len() <= LEVELS);
-            assert!(self.buckets.is_sorted_by(|a, b| a.end < b.end));
+            assert!(self.buckets.ends().is_sorted_by(|a, b| a < b));
         }
     }
 
@@ -454,8 +433,7 @@ mod tests {
 
     fn chosen(owners: &Owners, rng: &mut Rng, fit: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut chosen = Vec::new();
-        let drawn = owners.draw_ahead(rng.u64(..), 2);
-        owners.choose(drawn, (6, 2), |owner| {
+        owners.choose(rng.u64(..), (6, 2), |owner| {
             let new = fit(owner.peer) && !chosen.contains(&owner.peer);
             if new {
                 chosen.push(owner.peer);
@@ -485,6 +463,26 @@ mod tests {
             let others = &seen[6..];
             assert!(others.iter().all(|&n| n > expected / 2), "{seen:?}");
             assert!(others.iter().all(|&n| n < expected * 2), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_one_draw_differ_and_each_comes_equally_often() {
+        for (len, rest) in [(65, 12), (100, 12), (1000, 50), (65, 400)] {
+            let lines = usize::div_ceil(len, PER_LINE);
+            let mut seen = vec![0_u32; lines];
+            let mut drawn = 0;
+            for seed in 0..20_000 {
+                let of_one: Vec<usize> = Draws::new(seed).lines(len, rest).collect();
+                assert_eq!(of_one.len(), rest.div_ceil(PER_LINE).min(lines));
+                let different: std::collections::BTreeSet<_> = of_one.iter().collect();
+                assert_eq!(different.len(), of_one.len());
+                of_one.iter().for_each(|&line| seen[line] += 1);
+                drawn += of_one.len() as u32;
+            }
+            let expected = drawn / lines as u32;
+            let near = expected * 4 / 5..=expected * 5 / 4;
+            assert!(seen.iter().all(|n| near.contains(n)), "{seen:?}");
         }
     }
 

@@ -22,7 +22,12 @@ pub(crate) trait ReplyWriter {
 
     /// The first part of the reply to NEED: the content.
     /// [`owners`](Self::owners) must follow.
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName);
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+        self.found_as(id, length, name.as_str().as_bytes());
+    }
+
+    /// The same, with the text of a [`ContentName`].
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]);
 
     /// The second part: the owners of the content.
     fn owners(&mut self, owners: &[Owner], texts: &TextAddrs);
@@ -57,10 +62,11 @@ impl ReplyWriter for ReplyValue {
         }));
     }
 
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
+        let name = str::from_utf8(name).ok().and_then(|name| name.parse().ok());
         self.0 = Some(TrackerReply::Found(Found {
             id,
-            name: name.clone(),
+            name: name.expect("it is the text of a name"),
             length,
             owners: Vec::new(),
         }));
@@ -93,7 +99,11 @@ const COMPLETE_MARK: u8 = 1 << 0;
 const V4_MARK: u8 = 1 << 1;
 
 /// The length of an owner with an IPv4 address: reference, marks, IP and port.
-const V4_ENTRY: usize = 8 + 1 + 4 + 2;
+pub(super) const V4_ENTRY: usize = 8 + 1 + 4 + 2;
+
+/// The usual length of a reply to NEED without its owners: the kind, the id, the length of
+/// the content, a name of average length, and the number of owners.
+pub(super) const USUAL_HEAD: usize = 1 + 32 + 8 + 32 + 2;
 
 /// What the reply says of an owner with an IPv4 address, and one byte more, so
 /// that it is written as one number.
@@ -126,11 +136,12 @@ impl ReplyWriter for Vec<u8> {
         }
     }
 
-    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
-        self.push(FOUND);
-        self.extend_from_slice(id.as_bytes());
-        self.extend_from_slice(&length.to_be_bytes());
-        text(self, name.as_str().as_bytes());
+    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
+        let mut head = [FOUND; 1 + 32 + 8];
+        head[1..33].copy_from_slice(id.as_bytes());
+        head[33..].copy_from_slice(&length.to_be_bytes());
+        self.extend_from_slice(&head);
+        text(self, name);
     }
 
     fn owners(&mut self, owners: &[Owner], texts: &TextAddrs) {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text, Vantage};
+use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text};
 #[cfg(feature = "bittorrent")]
 use super::announcers::Announcers;
 use super::backlog::{Backlog, Job};
+use super::catalog::Asker;
 use super::config::{AddressRule, RegistryConfig};
 use super::decay::{self, RateDecay};
 use super::host_counts::HostCounts;
@@ -166,6 +167,17 @@ impl Sessions {
         }
     }
 
+    /// A peer asks for owners: counts the request, which came at `now`, and extends the lease.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub(crate) fn asks(&mut self, now: Instant, token: &Token) -> Result<Asker, Refusal> {
+        self.requests.need += 1;
+        self.counted(now);
+        let index = self.heard(now, token)?;
+        Ok(self.asker(index))
+    }
+
     /// Counts a refusal.
     pub(crate) fn count_refusal(&mut self, refusal: &Refusal) {
         self.refusals.count(refusal);
@@ -237,7 +249,7 @@ impl Sessions {
         // from.
         if settings.config.addresses == AddressRule::SourceHost
             && !self.is_at(index, source)
-            && settings.host(source) != self.peers[index].host
+            && settings.host(source) != self.host(index)
         {
             return Ok(Heartbeat::Unknown);
         }
@@ -304,9 +316,12 @@ impl Sessions {
         also.is_some_and(|also| also.until <= tick) && self.also.remove(&index).is_some()
     }
 
-    /// Whether a peer listens for both families of IP addresses.
-    pub(crate) fn has_both(&self, index: u32) -> bool {
-        self.also.contains_key(&index)
+    /// A peer, as one who asks for owners.
+    pub(crate) fn asker(&self, index: u32) -> Asker {
+        Asker {
+            listens: self.listen_addr(index),
+            has_both: self.also.contains_key(&index),
+        }
     }
 
     /// Whether a peer is listed on the host that it speaks from. That holds for
@@ -322,14 +337,6 @@ impl Sessions {
             5 => port.iter().all(u8::is_ascii_digit) && port <= MAX_PORT.as_slice(),
             _ => false,
         })
-    }
-
-    /// The place that a peer speaks from, which mostly follows from where it listens.
-    pub(crate) fn vantage(&self, index: u32, source: &Addr, local: Option<&Addr>) -> Vantage {
-        match self.peers[index].addr {
-            PackedAddr::V4(ip, _) if self.is_at(index, source) => Vantage::of_v4(ip, local),
-            _ => Vantage::of(source, local),
-        }
     }
 
     /// Whether a peer is listed where it says to listen, on the host that it
@@ -370,14 +377,15 @@ impl Sessions {
         let index = self.peers.claim();
         let reported = self.wheel.elapsed(now).as_millis() as u32;
         let number = self.outward(index);
-        let peer = &mut self.peers[index];
-        peer.host = host;
-        peer.reported = reported;
+        let rest = self.peers.rest_mut(index);
+        rest.host = host;
+        rest.reported = reported;
         if let Some(score) = score {
-            peer.score = score;
+            rest.score = score;
         }
-        let proof = self.issuer.proof(number, peer.generation);
-        let token = keyed::token(number, peer.generation, proof);
+        let generation = self.peers[index].generation;
+        let proof = self.issuer.proof(number, generation);
+        let token = keyed::token(number, generation, proof);
         self.extend(now, index);
         self.set_listen_addr(index, listed);
         token
@@ -398,7 +406,7 @@ impl Sessions {
 
     /// Enters a slot into the wheel, which must have no entry of it.
     fn enter(&mut self, index: u32, deadline: Tick) {
-        self.peers[index].next = self.wheel.insert(index, deadline);
+        self.peers.rest_mut(index).next = self.wheel.insert(index, deadline);
     }
 
     /// Sets where a peer listens. Returns whether the address has changed.
@@ -421,12 +429,12 @@ impl Sessions {
 
     /// A peer, as the lists of contents should show it.
     pub(crate) fn listing(&self, index: u32) -> PeerListing {
-        let peer = &self.peers[index];
+        let (peer, rest) = (&self.peers[index], self.peers.rest(index));
         PeerListing {
             peer: self.outward(index),
             generation: peer.generation,
-            level: decay::level(peer.score),
-            host: peer.host,
+            level: decay::level(rest.score),
+            host: rest.host,
             credited: peer.state == SlotState::Credited,
             addr: self.texts.load(peer.addr),
             also: self.also.get(&index).map(|also| also.addr.clone()),
@@ -435,7 +443,7 @@ impl Sessions {
 
     /// The host that registered a peer.
     pub(crate) fn host(&self, index: u32) -> u32 {
-        self.peers[index].host
+        self.peers.rest(index).host
     }
 
     /// The peer that an [`OwnerRef`] names, if it is still registered.
@@ -514,9 +522,9 @@ impl Sessions {
         let lease = u32::try_from(config.lease().as_millis()).unwrap_or(u32::MAX);
         let rate = u128::from(config.max_credit_rate);
         let within = |millis: u32| u64::try_from(u128::from(millis.min(lease)) * rate / 1000);
-        let peer = &mut self.peers[index];
-        let since = millis.wrapping_sub(std::mem::replace(&mut peer.reported, millis));
-        let host = peer.host;
+        let rest = self.peers.rest_mut(index);
+        let since = millis.wrapping_sub(std::mem::replace(&mut rest.reported, millis));
+        let host = rest.host;
         let bytes = bytes.min(within(since).unwrap_or(u64::MAX));
         // A host with one peer needs no entry: the peer's own reports bound it.
         let several = self.hosts.of(host) > 1;
@@ -549,14 +557,17 @@ impl Sessions {
             return false;
         }
         let elapsed = self.wheel.elapsed(now);
+        let rest = self.peers.rest_mut(index);
+        let old = rest.score;
+        rest.score = self.decay.credited(old, bytes, elapsed);
+        let is_new_level = decay::level(old) != decay::level(rest.score);
+        let is_of_other = rest.host != host;
         let peer = &mut self.peers[index];
-        let old = peer.score;
-        peer.score = self.decay.credited(old, bytes, elapsed);
-        let first = peer.state == SlotState::Live && peer.host != host;
+        let first = peer.state == SlotState::Live && is_of_other;
         if first {
             peer.state = SlotState::Credited;
         }
-        first || decay::level(old) != decay::level(peer.score)
+        first || is_new_level
     }
 
     /// Counts one ownership that is touched.
@@ -597,7 +608,7 @@ impl Sessions {
     /// Adds a content to those that a peer owns.
     pub(crate) fn hold(&mut self, index: u32, holding: Holding) {
         if self.peers.owned_len(index) > 0 {
-            let host = self.peers[index].host;
+            let host = self.host(index);
             match self.extra_contents.find_mut(host, |_| true) {
                 Some(count) => *count += 1,
                 None => self.extra_contents.insert(host, 1),
@@ -610,7 +621,7 @@ impl Sessions {
     pub(crate) fn drop_holding(&mut self, index: u32, content: u32) {
         self.peers.drop_holding(index, content);
         if self.peers.owned_len(index) > 0 {
-            let host = self.peers[index].host;
+            let host = self.host(index);
             match self.extra_contents.find_mut(host, |_| true) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => self.extra_contents.remove(host, |_| true),
@@ -664,8 +675,8 @@ impl Sessions {
     }
 
     fn release_as(&mut self, index: u32, state: SlotState) {
-        let peer = &mut self.peers[index];
-        let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
+        let host = self.host(index);
+        let addr = std::mem::take(&mut self.peers[index].addr);
         self.texts.remove(addr);
         self.also.remove(&index);
         self.leave_host(index, host);
@@ -692,7 +703,7 @@ impl Sessions {
     pub(crate) fn pop_expired(&mut self, now: Instant, budget: &mut usize) -> Option<u32> {
         let tick = self.wheel.tick_at(now);
         while *budget > 0
-            && let Some(index) = self.wheel.pop(tick, |slot| self.peers[slot].next)
+            && let Some(index) = self.wheel.pop(tick, |slot| self.peers.rest(slot).next)
         {
             *budget -= 1;
             let peer = &mut self.peers[index];
@@ -721,9 +732,9 @@ impl Sessions {
         self.expire_remembered(now);
         let age = self.wheel.elapsed(now);
         let this = &*self;
-        let peers = this.peers.iter().filter_map(|(_, peer)| {
+        let peers = this.peers.iter().filter_map(|(index, peer)| {
             let addr = this.texts.load(peer.addr)?;
-            Some((addr.addr(), peer.score))
+            Some((addr.addr(), this.peers.rest(index).score))
         });
         let remembered = this.remembered.iter();
         let all = peers.chain(remembered.map(|(addr, score)| (addr.clone(), *score)));
@@ -783,7 +794,7 @@ impl Sessions {
     /// The score of a peer.
     #[cfg(test)]
     pub(crate) fn score(&self, index: u32) -> f32 {
-        self.peers[index].score
+        self.peers.rest(index).score
     }
 
     /// Everything that the peers own, with their listings, and whether that must
@@ -812,15 +823,15 @@ impl Sessions {
             }
             if peer.state.is_live() {
                 let more = self.peers.owned_len(index).saturating_sub(1) as u32;
-                *extra.entry(peer.host).or_default() += more;
+                *extra.entry(self.host(index)).or_default() += more;
                 #[cfg(feature = "bittorrent")]
                 if peer.state == SlotState::Announcer {
                     announcers.push(index);
-                    *announcing.entry(peer.host).or_default() += 1;
+                    *announcing.entry(self.host(index)).or_default() += 1;
                     texts += usize::from(matches!(peer.addr, PackedAddr::Text(_)));
                     continue;
                 }
-                *hosts.entry(peer.host).or_default() += 1;
+                *hosts.entry(self.host(index)).or_default() += 1;
                 texts += usize::from(matches!(peer.addr, PackedAddr::Text(_)));
             }
         }
@@ -846,7 +857,7 @@ impl Sessions {
             let first = self.listen_addr(*index).and_then(|addr| addr.family());
             assert!(first.is_some_and(|first| also.addr.family().is_some_and(|f| f != first)));
         }
-        let mut entries = self.wheel.entries(|slot| self.peers[slot].next);
+        let mut entries = self.wheel.entries(|slot| self.peers.rest(slot).next);
         entries.sort_unstable();
         assert_eq!(entries, in_wheel);
         self.peers.iter().count()

@@ -54,10 +54,12 @@ impl Votes {
             self.level += 1;
             let level = self.level;
             self.votes.retain(|vote| counts(vote.host, level));
+            self.votes.shrink_to_fit();
         }
         if self.votes.len() < KEPT && counts(host, self.level) {
             if self.votes.len() == self.votes.capacity() {
-                self.votes.reserve_exact((self.votes.len() / 4).max(1));
+                let more = (self.votes.len() / 8).clamp(1, KEPT - self.votes.len());
+                self.votes.reserve_exact(more);
             }
             let tally = ONE | u32::from(name);
             self.votes.push(Vote { host, tally });

@@ -60,10 +60,11 @@ impl Catalog {
         let (fast, rest) = announcer.wanted;
         if fast + rest > 0 && family.is_some() {
             let owners = &self.contents[content].owners;
-            let drawn = owners.draw_ahead(self.rng_of_announces.u64(..), rest);
-            let asker = (announcer.listed, announcer.vantage);
+            let seed = self.rng_of_announces.u64(..);
+            let mut viewpoint = announcer.vantage.into();
+            let asker = (announcer.listed, &mut viewpoint);
             let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
-            owners.choose(drawn, (fast, rest), |owner| {
+            owners.choose(seed, (fast, rest), |owner| {
                 !(announcer.complete && owner.is_complete())
                     && family_of(owner, &self.texts) == family
                     && picker.take(owner)

@@ -55,7 +55,7 @@ impl Sessions {
         let index = self.peers.claim();
         let hash = self.announcers.hash(torrent, listed);
         self.announcers.add(index, hash, host);
-        self.peers[index].host = host;
+        self.peers.rest_mut(index).host = host;
         self.set_listen_addr(index, Some(listed));
         index
     }
