@@ -155,6 +155,9 @@ mod error;
 mod error_kind;
 #[cfg(feature = "serde")]
 mod forms;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod io_error;

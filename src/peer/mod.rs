@@ -26,6 +26,8 @@ mod contents;
 mod downloads;
 mod events;
 mod folders;
+#[cfg(feature = "_fuzzing")]
+pub(crate) mod fuzzing;
 mod handles;
 mod limits;
 mod session;

@@ -41,6 +41,8 @@ mod traits;
 pub use crate::io_error::IoError;
 pub use error::StorageError;
 pub(crate) use error::located;
+#[cfg(feature = "_fuzzing")]
+pub(crate) use file::fuzzing;
 #[cfg(feature = "file-storage")]
 pub(crate) use file::{
     Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,

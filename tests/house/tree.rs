@@ -33,7 +33,8 @@ fn check(source: &str) -> Vec<Finding> {
 
 #[test]
 fn tree_keeps_the_rules() {
-    let files = sources(&["src", "tests", "benches", "examples"]);
+    let fuzz = ["fuzz/src", "fuzz/fuzz_targets", "fuzz/tests"];
+    let files = sources(&[&["src", "tests", "benches", "examples"], &fuzz[..]].concat());
     assert!(files.len() >= 20, "the project is not where it should be");
     let findings = files.iter().flat_map(|(path, text)| {
         let found = check(text);

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use crate::registry_model::config;
 use crate::registry_model::{LEASE_SECONDS, Model, ModelPeer, SOURCES};
 
-const LISTENS: [Option<&str>; 8] = [
+pub(crate) const LISTENS: [Option<&str>; 8] = [
     None,
     Some("0.0.0.0:1"),
     Some("[::]:2"),
@@ -27,7 +27,7 @@ const LISTENS: [Option<&str>; 8] = [
 ];
 
 #[derive(Debug, Clone)]
-enum Proof {
+pub(crate) enum Proof {
     None,
     /// A token that was issued, however long ago.
     Issued(prop::sample::Index),
@@ -37,15 +37,15 @@ enum Proof {
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
-    content: u8,
-    name: u8,
-    length: u64,
-    state: OwnState,
+pub(crate) struct Entry {
+    pub(crate) content: u8,
+    pub(crate) name: u8,
+    pub(crate) length: u64,
+    pub(crate) state: OwnState,
 }
 
 #[derive(Debug, Clone)]
-enum Op {
+pub(crate) enum Op {
     Register(usize, usize, Proof),
     Own(Proof, Vec<Entry>),
     NeedId(Proof, u8, u16),
@@ -305,6 +305,20 @@ impl Rig {
     }
 }
 
+/// Runs a sequence of requests.
+pub(crate) fn run(shards: u32, ops: &[Op]) {
+    let mut rig = Rig::new(Instant::now(), shards);
+    for op in ops {
+        rig.step(op);
+    }
+    // Nothing is left once all peers have been silent.
+    rig.wait(LEASE_SECONDS);
+    assert_eq!(rig.model.counts(), (0, 0, 0));
+    assert_eq!(rig.registry.stats().peers, 0);
+    assert_eq!(rig.registry.poll_timeout(), None);
+    rig.registry.check_invariants();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases * 8,
@@ -318,16 +332,7 @@ proptest! {
         shards in prop_oneof![2 => Just(1), 1 => 1u32..9],
         ops in vec(op(), 1..120),
     ) {
-        let mut rig = Rig::new(Instant::now(), shards);
-        for op in &ops {
-            rig.step(op);
-        }
-        // Nothing is left once all peers have been silent.
-        rig.wait(LEASE_SECONDS);
-        prop_assert_eq!(rig.model.counts(), (0, 0, 0));
-        prop_assert_eq!(rig.registry.stats().peers, 0);
-        prop_assert_eq!(rig.registry.poll_timeout(), None);
-        rig.registry.check_invariants();
+        run(shards, &ops);
     }
 }
 

@@ -2,7 +2,7 @@
 //! any order. In the end, a single honest seeder among silent links is enough
 //! to finish.
 
-mod ops;
+pub(crate) mod ops;
 
 use std::time::{Duration, Instant};
 
@@ -589,7 +589,8 @@ fn lie(truth: PeerMessage) -> PeerMessage {
     }
 }
 
-fn run(sample: &Sample, seeding: bool, seed: u64, ops: Vec<Op>) {
+/// Runs a script and what must be possible after it.
+pub(crate) fn run(sample: &Sample, seeding: bool, seed: u64, ops: Vec<Op>) {
     let mut script = Script::new(sample, seeding, seed);
     script.settle();
     // The driver is on time in half of the cases.

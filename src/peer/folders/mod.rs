@@ -23,7 +23,7 @@ mod obtain;
 #[cfg(feature = "file-storage")]
 mod pause_record;
 #[cfg(feature = "file-storage")]
-mod paused_form;
+pub(super) mod paused_form;
 #[cfg(feature = "file-storage")]
 mod place;
 #[cfg(feature = "file-storage")]

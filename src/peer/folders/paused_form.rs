@@ -26,7 +26,7 @@ const OVERWRITES: u8 = 2;
 
 /// A download of a folder that was paused.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct FolderForm {
+pub(in crate::peer) struct FolderForm {
     pub(super) state: RecordedState,
     /// What it was asked for by.
     pub(super) key: ContentKey,
@@ -69,7 +69,7 @@ impl FolderForm {
     }
 
     /// The bytes of the record; nothing if a path in it cannot be written down.
-    pub(super) fn encode(&self) -> Option<Bytes> {
+    pub(in crate::peer) fn encode(&self) -> Option<Bytes> {
         let mut out = Out(VERSION.to_le_bytes().to_vec());
         out.u8(FOLDER).u8(state_number(self.state));
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -105,7 +105,7 @@ impl FolderForm {
     }
 
     /// Reads a record. Nothing if it is not one of a folder, or is damaged.
-    pub(super) fn decode(mut bytes: Bytes) -> Option<Self> {
+    pub(in crate::peer) fn decode(mut bytes: Bytes) -> Option<Self> {
         let bytes = &mut bytes;
         if bytes.try_get_u32_le().ok()? != VERSION || bytes.try_get_u8().ok()? != FOLDER {
             return None;

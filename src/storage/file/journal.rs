@@ -155,16 +155,17 @@ fn changes(from: &Bitfield, to: &Bitfield) -> Vec<(u32, u32)> {
 }
 
 /// Gives every complete record a correct checksum, so that replay behaves as if
-/// it ignored checksums. For tests that must detect this mistake.
-#[cfg(test)]
+/// it ignored checksums. For tests that must detect this mistake, and for fuzzing.
+#[cfg(any(test, feature = "_fuzzing"))]
 pub(super) fn with_new_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
     let Some(header) = bytes.get(..HEADER_LEN) else {
         return bytes;
     };
-    let mut chain: Checksum = header[HEADER_LEN - CHECKSUM_LEN..].try_into().unwrap();
+    let (_, chain) = header.split_last_chunk().expect("a header has a checksum");
+    let mut chain: Checksum = *chain;
     let mut at = HEADER_LEN;
     while let Some(count) = bytes.get(at..at + COUNT_LEN) {
-        let count = u32::from_le_bytes(count.try_into().unwrap()) as usize;
+        let count = u32::from_le_bytes(count.try_into().expect("as many bytes")) as usize;
         let body = COUNT_LEN + Timestamp::LEN + count.saturating_mul(RANGE_LEN);
         if count == 0 || bytes.len() - at < body.saturating_add(CHECKSUM_LEN) {
             break;

@@ -34,6 +34,8 @@ mod draft;
 mod failure;
 mod fields;
 mod folder;
+#[cfg(feature = "_fuzzing")]
+pub(crate) mod fuzzing;
 mod group_sync;
 mod journal;
 mod journal_file;

@@ -101,7 +101,7 @@ fn encode(paused: &PausedDownload) -> Bytes {
     bytes.into()
 }
 
-fn decode(mut bytes: Bytes) -> Option<Bytes> {
+pub(super) fn decode(mut bytes: Bytes) -> Option<Bytes> {
     let end = bytes.len().checked_sub(CHECKSUM_LEN)?;
     let sum = bytes.split_off(end);
     let is_whole = checksum(&[&bytes]) == sum[..] && take(&mut bytes)? == MAGIC;

@@ -158,6 +158,11 @@ impl Observer {
             if blames && alone && blank[certain] && old[certain] && self.fresh != Some(link) {
                 let until = self.now + SUSPICION;
                 self.blanks[certain].insert(seen.info.host.clone(), until);
+                // A newcomer that gets its place is let in after that.
+                let fresh = self.fresh.and_then(|fresh| self.links.get_mut(&fresh));
+                if let Some(fresh) = fresh.filter(|fresh| fresh.info.host == seen.info.host) {
+                    fresh.old[0] = true;
+                }
             }
         }
         if blames && alone && seen.received == 0 {

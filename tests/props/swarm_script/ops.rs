@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// With so few peers and addresses, duplicates and bans are frequent.
-pub(super) const PEERS: u8 = 6;
-pub(super) const ADDRS: u8 = 5;
+pub(crate) const PEERS: u8 = 6;
+pub(crate) const ADDRS: u8 = 5;
 
 #[derive(Debug, Clone)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Up(u8, Option<u8>, bool, Option<Says>),
     Down(Index),
     Says(Index, Says),
@@ -31,7 +31,7 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Says {
+pub(crate) enum Says {
     All,
     None,
     Some(Vec<bool>),
@@ -58,7 +58,7 @@ pub(super) enum Says {
 
 /// How a proof that two links belong to one peer is forged, if it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Forgery {
+pub(crate) enum Forgery {
     None,
     /// The machine's own proof, sent back.
     SentBack,
@@ -70,7 +70,7 @@ pub(super) enum Forgery {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Truth,
     Lie,
     Refusal,
@@ -78,7 +78,7 @@ pub(super) enum Answer {
 
 /// A report of the driver that the machine did not ask for.
 #[derive(Debug, Clone)]
-pub(super) enum Unbidden {
+pub(crate) enum Unbidden {
     DialFailed(u8),
     Opened,
     Verified(u32, bool),
@@ -135,7 +135,7 @@ fn says() -> impl Strategy<Value = Says> {
     ]
 }
 
-pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let index = any::<Index>;
     let addr = prop::option::of(0..ADDRS);
     let has = prop_oneof![

@@ -17,6 +17,8 @@
 //! download that is paused; `home` is what the peer uses, and `remembered` what it finds after a restart.
 
 pub(super) mod folders;
+#[cfg(feature = "_fuzzing")]
+pub(super) mod fuzzing;
 mod home;
 mod in_place;
 mod paused;

@@ -67,7 +67,7 @@ pub(crate) struct FirstPaused {
 }
 
 /// The record of the folder with this id.
-fn encode(id: ContentId, form: &[u8]) -> Vec<u8> {
+pub(super) fn encode(id: ContentId, form: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(id.as_bytes());
@@ -77,7 +77,7 @@ fn encode(id: ContentId, form: &[u8]) -> Vec<u8> {
 }
 
 impl PausedFolder {
-    fn decode(mut bytes: Bytes) -> Option<Self> {
+    pub(super) fn decode(mut bytes: Bytes) -> Option<Self> {
         let body = bytes.len().checked_sub(CHECKSUM_LEN)?;
         let found = bytes.split_off(body);
         if found[..] != checksum(&[&bytes]) || take(&mut bytes)? != MAGIC {
