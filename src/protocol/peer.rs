@@ -42,6 +42,7 @@ const SAME_PEER: u8 = 0x27;
 const QUEUED: u8 = 0x28;
 pub(super) const OPEN: u8 = 0x29;
 const DONT_HAVE: u8 = 0x2a;
+const COMING: u8 = 0x2b;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
 
@@ -157,6 +158,10 @@ pub enum PeerMessage {
     /// The sender has a chunk no longer that it had before. Only for those that
     /// [understand it](super::DONT_HAVE_MARK).
     DontHave(ChunkIndex),
+    /// A chunk that nobody near is known to have is on its way to a peer of the sender's zone:
+    /// others of the zone need not fetch it from far away. Only for those that have said that
+    /// they are in the [same zone](super::ZoneTag::mark).
+    Coming(ChunkIndex),
     /// Suggests a chunk that the other side should ask for (BEP 6).
     Suggest(ChunkIndex),
     /// The sender wants to request blocks (BEP 3). A link starts interested.
@@ -245,6 +250,7 @@ impl PeerMessage {
             Self::NotInterested => plain(NOT_INTERESTED),
             Self::Have(chunk) => number(HAVE, chunk.0).frame(),
             Self::DontHave(chunk) => number(DONT_HAVE, chunk.0).frame(),
+            Self::Coming(chunk) => number(COMING, chunk.0).frame(),
             Self::Suggest(chunk) => number(SUGGEST, chunk.0).frame(),
             Self::Request(block) => range(REQUEST, block),
             Self::Cancel(block) => range(CANCEL, block),
@@ -308,6 +314,7 @@ impl PeerMessage {
             NOT_INTERESTED => Self::NotInterested,
             HAVE => Self::Have(read_chunk(&mut head)?),
             DONT_HAVE => Self::DontHave(read_chunk(&mut head)?),
+            COMING => Self::Coming(read_chunk(&mut head)?),
             SUGGEST => Self::Suggest(read_chunk(&mut head)?),
             REQUEST => Self::Request(read_block(&mut head)?),
             CANCEL => Self::Cancel(read_block(&mut head)?),

@@ -1,5 +1,5 @@
 //! The messages between a peer and a tracker, and their encoding: REGISTER, OWN,
-//! NEED, UPDATE and EXIT, and the replies. On each connection, the tracker replies
+//! NEED, UPDATE, EXIT and ZONE, and the replies. On each connection, the tracker replies
 //! in the order of the requests. All of a message is in the head of its frame.
 
 use core::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +11,7 @@ use super::error::ProtocolError;
 use super::frame::Frame;
 use super::limits::{MAX_AMBIGUOUS, MAX_BATCH, MAX_HEARTBEAT, MAX_OWNERS};
 use super::wire::{Reader, Writer, content_len, within};
+use super::zone::ZoneTag;
 use crate::content::{ContentId, ContentName};
 
 const REGISTER: u8 = 0x40;
@@ -18,6 +19,7 @@ const OWN: u8 = 0x41;
 const NEED: u8 = 0x42;
 const UPDATE: u8 = 0x43;
 const EXIT: u8 = 0x44;
+const ZONE: u8 = 0x45;
 
 const REGISTERED: u8 = 0x50;
 const DONE: u8 = 0x51;
@@ -263,6 +265,13 @@ pub enum TrackerRequest {
         /// The token of the peer.
         token: Token,
     },
+    /// ZONE: the peer is in this zone, and wants to hear of owners there first.
+    Zone {
+        /// The token of the peer.
+        token: Token,
+        /// Its zone.
+        zone: ZoneTag,
+    },
 }
 
 impl TrackerRequest {
@@ -302,6 +311,7 @@ impl TrackerRequest {
                     Ok(head.u64(upload.owner.0).u64(upload.bytes))
                 })?,
             Self::Exit { token } => Writer::new(EXIT, 16).bytes(&token.0),
+            Self::Zone { token, zone } => Writer::new(ZONE, 20).bytes(&token.0).u32(zone.number()),
         };
         Ok(head.frame())
     }
@@ -340,6 +350,10 @@ impl TrackerRequest {
             EXIT => Self::Exit {
                 token: Token::read(&mut head)?,
             },
+            ZONE => Self::Zone {
+                token: Token::read(&mut head)?,
+                zone: read_zone(&mut head)?,
+            },
             found => return Err(ProtocolError::Type { found }),
         };
         head.end(&frame.body)?;
@@ -364,6 +378,12 @@ impl TrackerRequest {
         };
         Ok(Self::Register { listen, token })
     }
+}
+
+fn read_zone(head: &mut Reader<'_>) -> Result<ZoneTag, ProtocolError> {
+    let number = head.u32()?;
+    within("zone", number.into(), 0..=ZoneTag::MAX.into())?;
+    Ok(ZoneTag::from_number(number).expect("it is within the bound"))
 }
 
 /// The reply to REGISTER.

@@ -151,7 +151,8 @@ fn token_of(request: &TrackerRequest) -> Option<&Token> {
         | TrackerRequest::Own { token, .. }
         | TrackerRequest::Need { token, .. }
         | TrackerRequest::Update { token, .. }
-        | TrackerRequest::Exit { token } => Some(token),
+        | TrackerRequest::Exit { token }
+        | TrackerRequest::Zone { token, .. } => Some(token),
     }
 }
 

@@ -564,6 +564,7 @@ impl BitTorrentLink {
             }
             // Nothing of these is known here.
             PeerMessage::DontHave(_)
+            | PeerMessage::Coming(_)
             | PeerMessage::Suggest(_)
             | PeerMessage::KeepAlive
             | PeerMessage::SamePeer(_)

@@ -718,7 +718,7 @@ async fn fetch(
     let is_bounded = !target.is_private && shared.config.max_stored.is_some();
     let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
     let now = Instant::now().into_std();
-    let swarm = Swarm::leecher(now, config, shared.identity.id, id);
+    let swarm = Swarm::leecher(now, config, shared.identity.id, id).in_zone(shared.zone());
     Ok(Start::Fetch(Box::new(Fetch {
         claim,
         // Nothing is fetched before it is certain that there is room.

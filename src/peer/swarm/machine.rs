@@ -33,6 +33,7 @@ mod storing;
 mod timing;
 mod waiting;
 mod withdrawing;
+mod zones;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,10 +49,10 @@ use crate::peer::swarm::passage::Passage;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::piece_map::PieceMap;
 use crate::peer::swarm::{
-    ChunkBytes, DownloadStats, LinkCookies, LinkId, LinkInfo, Output, Progress, ReadWindow,
+    ChunkBytes, DownloadStats, FarBytes, LinkCookies, LinkId, LinkInfo, Output, Progress, ReadWindow,
     Strategy, SwarmConfig, Waste,
 };
-use crate::protocol::{Addr, OwnState, PeerId, PeerMessage};
+use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, ZoneTag};
 use effort::Serving;
 use keeping::Keeping;
 use parts::Parts;
@@ -128,6 +129,16 @@ impl Swarm {
         self.parts.passage = Some(Passage::new(window));
         // Nobody is to find it here.
         self.parts.outbox.keep_from_trackers();
+        self
+    }
+
+    /// This peer is in a zone, and tells its links so. What a link of the same zone has is not
+    /// asked of those that say that they are in another one, unless near links are slower; and
+    /// of what comes from there, peers of the zone fetch different chunks. Links that say
+    /// nothing count as near.
+    #[must_use]
+    pub fn in_zone(mut self, zone: impl Into<Option<ZoneTag>>) -> Self {
+        self.parts.zone = zone.into();
         self
     }
 
@@ -375,6 +386,11 @@ impl Swarm {
     /// How many bytes of blocks arrived, and how many of them in vain.
     pub(crate) fn downloaded(&self) -> (u64, Waste) {
         (self.parts.counters.totals().0, self.parts.counters.waste)
+    }
+
+    /// How many bytes of blocks went from one zone to another.
+    pub(crate) fn far_bytes(&self) -> FarBytes {
+        self.parts.counters.far
     }
 
     /// The manifest that a link sent was checked. `None` says that the link lied.

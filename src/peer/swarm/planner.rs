@@ -24,6 +24,7 @@ mod deadlines;
 mod delivery;
 mod doubts;
 mod end_game;
+mod far;
 mod homes;
 mod idle_links;
 mod lanes;
@@ -46,6 +47,7 @@ use std::time::{Duration, Instant};
 use chunk_states::ChunkState;
 use deadlines::{Deadlines, Supply, UrgentChoice};
 use end_game::{TRY_AFTER, Takeover, takeover};
+use far::{FarRule, NEAR_PATIENCE, Nearness};
 use idle_links::IdleLinks;
 use ledger::Ledger;
 use request_windows::{RequestWindows, Room};
@@ -79,6 +81,10 @@ pub struct Planner {
     restraints: Restraints,
     silences: Silences,
     idle: IdleLinks,
+    /// When a block came last, or since when there are far links.
+    served: Option<Instant>,
+    /// Nothing has come since then for so long that near links count no longer.
+    is_vain: bool,
 }
 
 impl Planner {
@@ -97,6 +103,8 @@ impl Planner {
             silences: Silences::new(config.clone()),
             windows: RequestWindows::new(config),
             idle: IdleLinks::default(),
+            served: None,
+            is_vain: false,
         }
     }
 
@@ -134,6 +142,44 @@ impl Planner {
     /// A link may send nothing: it is treated as one that was silent before.
     pub fn suspect(&mut self, link: LinkId) {
         self.ledger.suspect(link);
+    }
+
+    /// A link is in another zone. It is asked only for what no near link has, and for what
+    /// does not come to the zone already; or for anything if near links do not serve.
+    pub fn link_is_far(&mut self, now: Instant, link: LinkId) {
+        self.served.get_or_insert(now);
+        self.ledger.link_is_far(link);
+    }
+
+    /// A chunk comes to another peer of this zone. Returns whether others have to be told.
+    pub fn comes(&mut self, now: Instant, chunk: ChunkIndex) -> bool {
+        self.ledger.comes(now, chunk)
+    }
+
+    /// The chunks that this peer has asked far links for since the last call, and that no near
+    /// link has.
+    pub fn take_coming(&mut self) -> Vec<ChunkIndex> {
+        let far = self.ledger.far_mut();
+        far.map(|far| far.take_untold()).unwrap_or_default()
+    }
+
+    /// What a far link is not asked for; `None` for a near one.
+    fn limit(&self, now: Instant, link: LinkId) -> Option<Nearness> {
+        let is_far = self.ledger.sources().get(link).is_some_and(Source::is_far);
+        if !is_far || self.vain_at().is_some_and(|at| at <= now) {
+            return None;
+        }
+        match self.ledger.sources().is_faster_than_near(now, link) {
+            false => Some(Nearness::Counts),
+            true => Some(Nearness::IsSlower),
+        }
+    }
+
+    /// When near links count no longer, if nothing comes before.
+    fn vain_at(&self) -> Option<Instant> {
+        let patience = self.restraints.first_silence().max(NEAR_PATIENCE);
+        self.ledger.far()?;
+        self.served?.checked_add(patience)
     }
 
     /// A link is gone: what was asked of it is free again.
@@ -273,6 +319,7 @@ impl Planner {
     /// What to ask a link for that has room.
     fn choose(&mut self, now: Instant, link: LinkId) -> Choice {
         let supply = self.supply(now);
+        let limit = self.limit(now, link);
         let urgent = self
             .deadlines
             .take_block(now, &mut self.ledger, link, supply);
@@ -280,14 +327,17 @@ impl Planner {
             return Choice::Ask(request);
         }
         let members = self.deadlines.urgent().members();
-        if let Some(block) = self.usual.take_block(&mut self.ledger, link, members) {
+        let usual = self
+            .usual
+            .take_block(&mut self.ledger, link, members, limit);
+        if let Some(block) = usual {
             return Choice::Ask(Request {
                 block,
                 overtaken: None,
             });
         }
         let may_try = supply.owners_alone.is_some();
-        match takeover(&self.ledger, now, link, may_try) {
+        match takeover(&self.ledger, now, link, may_try, limit) {
             Takeover::Take(request) => Choice::Ask(request),
             Takeover::Later => Choice::Later,
             Takeover::Nothing if urgent == UrgentChoice::Left => Choice::Later,
@@ -326,6 +376,9 @@ impl Planner {
     /// A block arrived from a link.
     pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
         let (arrival, took) = self.ledger.block_arrived(now, link, block);
+        if self.served.is_some() {
+            (self.served, self.is_vain) = (Some(now), false);
+        }
         if let Some(took) = took {
             self.restraints.delivered(now, block.len.into(), took);
             self.restraints.answered(now, &self.ledger);
@@ -347,6 +400,10 @@ impl Planner {
     /// is given up.
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.idle.handle_timeout(now);
+        if let Some(far) = self.ledger.far_mut() {
+            far.handle_timeout(now);
+        }
+        self.is_vain = self.vain_at().is_some_and(|at| at <= now);
         let first = self.restraints.first_silence();
         self.silences.handle_timeout(now, &mut self.ledger, first)
     }
@@ -356,7 +413,10 @@ impl Planner {
     /// [`next_idle`](Self::next_idle).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.idle.retry().filter(|_| !self.ledger.open().is_empty());
-        self.silences.next().into_iter().chain(retry).min()
+        let far = self.ledger.far().and_then(FarRule::poll_timeout);
+        let vain = self.vain_at().filter(|_| !self.is_vain && !self.is_done());
+        let times = self.silences.next().into_iter().chain(retry);
+        times.chain(far).chain(vain).min()
     }
 
     /// Leaves a link idle that is not to be asked at present.
@@ -378,7 +438,7 @@ impl Planner {
             self.hold_back(link, restraint);
             return false;
         }
-        let offers = offers(&self.ledger, link);
+        let offers = offers(&self.ledger, link, self.limit(now, link));
         if !offers {
             self.idle.add(link);
         }

@@ -11,6 +11,9 @@ use crate::protocol::Addr;
 /// How many addresses the tracker names in one reply.
 const NAMED: usize = 32;
 
+/// One in this many of them is of another zone than the asker, if there are enough of both.
+const FAR: usize = 4;
+
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     /// Every member that was ever listed, so that none is listed twice.
@@ -55,8 +58,8 @@ impl Tracker {
     }
 
     /// The owners that the tracker names to a member, and whether each is
-    /// complete: the ranked ones first, the others at random. An adversary gets
-    /// all honest members.
+    /// complete: the ranked ones first, the others at random. If the asker is in a zone,
+    /// those are mostly of its zone. An adversary gets all honest members.
     pub(super) fn owners(
         &mut self,
         rng: &mut fastrand::Rng,
@@ -78,13 +81,52 @@ impl Tracker {
         let best = self.ranked.len().min(NAMED * 3 / 4);
         draw_first(rng, &mut self.ranked, best);
         let others = (NAMED - best).min(self.listed.len());
-        draw_first(rng, &mut self.listed, others);
+        match members[asker.0].told_zone().is_some() {
+            false => draw_first(rng, &mut self.listed, others),
+            true => {
+                let zone = |member: Member| members[member.0].told_zone();
+                let is_far = |addr: &MemberAddr| zone(addr.member) != zone(asker);
+                draw_by_zone(rng, &mut self.listed, others, is_far);
+            }
+        }
         let drawn = self.ranked[..best].iter().chain(&self.listed[..others]);
         drawn
             .filter(|addr| addr.member != asker)
             .map(named)
             .collect()
     }
+}
+
+/// Draws `count` addresses at random and moves them to the front: after each few near ones
+/// comes a far one, as long as there are both.
+fn draw_by_zone(
+    rng: &mut fastrand::Rng,
+    addrs: &mut [MemberAddr],
+    count: usize,
+    is_far: impl Fn(&MemberAddr) -> bool,
+) {
+    addrs.sort_by_key(|addr| (is_far(addr), *addr));
+    let nears = addrs.partition_point(|addr| !is_far(addr));
+    let fars = addrs.len() - nears;
+    let far = (count / FAR).max(count.saturating_sub(nears)).min(fars);
+    let near = count - far;
+    draw_first(rng, &mut addrs[..nears], near);
+    draw_first(rng, &mut addrs[nears..], far);
+    let drawn_near = addrs[..near].to_vec();
+    let drawn_far = addrs[nears..nears + far].to_vec();
+    let rest: Vec<MemberAddr> = addrs[near..nears]
+        .iter()
+        .chain(&addrs[nears + far..])
+        .copied()
+        .collect();
+    let (mut near, mut far) = (drawn_near.into_iter(), drawn_far.into_iter());
+    let mut drawn = Vec::with_capacity(addrs.len());
+    while drawn.len() < count {
+        drawn.extend(near.by_ref().take(FAR - 1));
+        drawn.extend(far.next());
+    }
+    drawn.extend(rest);
+    addrs.copy_from_slice(&drawn);
 }
 
 /// Draws `count` addresses at random and moves them to the front.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::protocol::Zone;
+
 /// The longest time that anything waits. Longer times count as this one, because
 /// they could not be added to an `Instant`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -59,6 +61,9 @@ pub struct ClientConfig {
     /// For how many owners per tracker uploads can be credited: the ones that the
     /// tracker named last. Default 10,000: those of 200 answers of the longest kind.
     pub max_known_owners: usize,
+    /// The zone of the peer: trackers name owners there first. A peer sets it to
+    /// [`PeerConfig::zone`](crate::PeerConfig). Default `None`.
+    pub zone: Option<Zone>,
     /// The seed of the jitter. Default: a random one, so that clients do not act in step.
     pub seed: Option<u64>,
 }
@@ -72,6 +77,7 @@ setters!(ClientConfig {
     own_retry: (Duration, Duration),
     max_contents: usize,
     max_known_owners: usize,
+    zone: Option<Zone>,
     seed: u64,
 });
 
@@ -86,6 +92,7 @@ impl Default for ClientConfig {
             own_retry: (Duration::from_secs(10), Duration::from_secs(60)),
             max_contents: 100_000,
             max_known_owners: 10_000,
+            zone: None,
             seed: None,
         }
     }

@@ -25,7 +25,7 @@ use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
 use super::state::{ClientState, Fill, Verdict};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{
-    Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
+    Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest, Zone,
 };
 use crate::transport::Transport;
 
@@ -391,12 +391,32 @@ impl Session {
             }
             self.setup.state.registered_anew(self.setup.index);
             self.registration = Some(registration);
+            self.say_zone().await?;
         }
         let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
         self.show_registration(heartbeat);
         // Up to a tenth early, so that peers which began together drift apart.
         self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
         Ok(())
+    }
+
+    /// ZONE, if the peer is in one. A tracker that does not know this request refuses it and
+    /// closes the connection, and then names owners of all zones alike.
+    async fn say_zone(&mut self) -> Outcome<()> {
+        let zone = self.setup.config.zone.as_ref().map(Zone::tag);
+        let Some((token, zone)) = self.token().zip(zone) else {
+            return Ok(());
+        };
+        let request = TrackerRequest::Zone { token, zone };
+        match self.connection.request(&request).await? {
+            TrackerReply::Done => Ok(()),
+            TrackerReply::Refused(Refusal::Malformed) => {
+                debug!(tracker = %self.setup.tracker, "the tracker knows no zones");
+                self.connection.abandon();
+                self.connection.open().await
+            }
+            other => Err(self.connection.refused(other)),
+        }
     }
 
     /// Tells the task of the other family of addresses.

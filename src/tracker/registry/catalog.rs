@@ -22,12 +22,17 @@ use super::recalled::Recalled;
 use super::reply::ReplyWriter;
 use super::settings::Settings;
 use super::snapshot::KnownContent;
+use super::zone_owners::ZoneOwners;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_OWNERS;
-use crate::protocol::{OwnEntry, OwnState, Refusal};
+use crate::protocol::{OwnEntry, OwnState, Refusal, ZoneTag};
 
 #[cfg(feature = "bittorrent")]
 mod announced;
+
+/// One in this many owners of an answer is drawn from all, and the others are of the asker's
+/// zone, as far as there are any: so zones hear of each other.
+const FAR: usize = 4;
 
 /// What came of the name in an entry of OWN.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(crate) struct Search {
     /// How many of the fastest owners are named, and how many others.
     wanted: (usize, usize),
     drawn: Drawn,
+    /// The seed of the draws from the asker's zone.
+    near_seed: u64,
 }
 
 /// Where the answer to a NEED by id will be looked for, and the seed of its draws.
@@ -93,6 +100,8 @@ pub(crate) struct Asker {
     pub(crate) listens: Option<ListenAddr>,
     /// Whether it is known to use both families of IP addresses.
     pub(crate) has_both: bool,
+    /// The zone that it is in, if it has said that.
+    pub(crate) zone: Option<ZoneTag>,
     pub(crate) vantage: Vantage,
 }
 
@@ -111,6 +120,7 @@ pub(crate) struct Catalog {
     texts: TextAddrs,
     /// The second addresses of ownerships, of peers that have one.
     also: HashMap<u32, PackedAddr, Keyed>,
+    zones: ZoneOwners,
     recalled: Recalled,
     /// The owners that a reply names. Reused for each reply.
     picks: Vec<Owner>,
@@ -132,6 +142,7 @@ impl Catalog {
             ownerships: Ownerships::default(),
             texts: TextAddrs::default(),
             also: HashMap::with_hasher(Keyed::derive(key, "bt_lite second addresses")),
+            zones: ZoneOwners::new(key),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
             #[cfg(feature = "bittorrent")]
@@ -346,6 +357,7 @@ impl Catalog {
             ListenAddr::V4(ip, port) => owner.set_v4(*ip, *port),
             ListenAddr::Text(addr) => owner.set_text(self.texts.insert_text(addr.clone())),
         }
+        let content_number = content;
         let content = &mut self.contents[content];
         content.unlisted -= 1;
         let ownerships = &mut self.ownerships;
@@ -354,6 +366,7 @@ impl Catalog {
             .insert(owner, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+        self.zones.set(content_number, ownership, listing.zone);
         self.set_also(ownership, listing.also.as_ref());
     }
 
@@ -377,6 +390,7 @@ impl Catalog {
         if pos == UNLISTED {
             return;
         }
+        self.zones.set(content, ownership, None);
         self.set_also(ownership, None);
         let content = &mut self.contents[content];
         content.unlisted += 1;
@@ -412,6 +426,7 @@ impl Catalog {
             owners.relevel(pos, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+            self.zones.set(content, held.ownership, listing.zone);
             self.set_also(held.ownership, listing.also.as_ref());
         } else {
             self.unlist(content, held.ownership);
@@ -494,11 +509,13 @@ impl Catalog {
             content,
             wanted,
             drawn: owners.draw_ahead(seed, wanted.1),
+            near_seed: seed.rotate_left(u64::BITS / 2),
         })
     }
 
     /// The second half: answers an asker, who asked by this name or by id, with owners of
-    /// the content, the fastest first. An owner with addresses of both families is named
+    /// the content, the fastest first; or, if the asker is in a zone, mostly those of its zone,
+    /// with the others between them. An owner with addresses of both families is named
     /// at that of the asker's family, and, if the asker may use both, at the other one as
     /// well, after all others.
     ///
@@ -524,7 +541,9 @@ impl Catalog {
             content,
             wanted,
             drawn,
+            near_seed,
         } = search;
+        let number = content;
         let content = &self.contents[content];
         // Before the choice, so that the memory fetches the name early, too.
         match name.or_else(|| content.names.common()) {
@@ -533,10 +552,26 @@ impl Catalog {
         }
         self.picks.clear();
         if wanted != (0, 0) {
-            let asker = (asker.listens.as_ref(), asker.vantage);
-            let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
-            let take = |owner: &Owner| picker.take(owner);
-            content.owners.choose(drawn, wanted, take);
+            let here = (asker.listens.as_ref(), asker.vantage);
+            let mut picker = Picker::new(here, &self.texts, &mut self.picks);
+            let mut near = 0;
+            if let Some(zone) = asker.zone {
+                let all = wanted.0 + wanted.1;
+                let (zones, ownerships) = (&self.zones, &self.ownerships);
+                zones.draw((number, zone), near_seed, all - all / FAR, |ownership| {
+                    let pos = ownerships.pos(ownership);
+                    let taken = pos != UNLISTED && picker.take(content.owners.at(pos));
+                    near += usize::from(taken);
+                    taken
+                });
+            }
+            let left = less_by(wanted, near);
+            content
+                .owners
+                .choose(drawn, left, |owner| picker.take(owner));
+            if near > 0 {
+                mix(&mut self.picks, near);
+            }
         }
         self.choose_families(asker, wanted.0 + wanted.1);
         let borrowed = self.show_from(asker.vantage);
@@ -707,6 +742,7 @@ impl Catalog {
     pub(crate) fn check(&self, held: impl Iterator<Item = (Holding, PeerListing, bool)>) -> usize {
         self.contents.check();
         let (mut count, mut texts, mut named, mut seconds) = (0, 0, 0, 0);
+        let mut zoned = 0;
         let mut complete = 0;
         let mut levels = std::collections::BTreeMap::new();
         for (holding, listing, settled) in held {
@@ -729,6 +765,9 @@ impl Catalog {
             let addr = listing.addr.as_ref();
             let listed = addr.is_some_and(|addr| is_at(&owner, addr, &self.texts));
             assert!(!settled || listed, "listed elsewhere");
+            let zone = self.zones.zone(holding.ownership);
+            assert!(!settled || zone == listing.zone, "listed in another zone");
+            zoned += usize::from(zone.is_some());
             let also = self.also.get(&holding.ownership);
             seconds += usize::from(also.is_some());
             let also = also.and_then(|also| self.texts.load(*also));
@@ -740,6 +779,7 @@ impl Catalog {
         }
         assert_eq!(count, self.ownership_count());
         assert_eq!((texts, seconds), (self.texts.len(), self.also.len()));
+        assert_eq!(zoned, self.zones.check());
         let (mut owners, mut names) = (0, 0);
         for (_, content) in self.contents.iter() {
             assert!(content.owner_count() > 0, "a content without owners");
@@ -752,6 +792,26 @@ impl Catalog {
         assert_eq!((owners, names), (count, named));
         count
     }
+}
+
+/// How many owners are wanted beside so many that are there already: fewer of both kinds.
+fn less_by((fast, rest): (usize, usize), near: usize) -> (usize, usize) {
+    let all = fast + rest;
+    let left = all.saturating_sub(near);
+    let fast = (fast * left).div_ceil(all.max(1));
+    (fast, left - fast)
+}
+
+/// Puts the picks behind the first `near` between these: whoever dials in this order meets both.
+fn mix(picks: &mut Vec<Owner>, near: usize) {
+    let others = picks.split_off(near);
+    let near = std::mem::take(picks);
+    let mut others = others.into_iter();
+    for few in near.chunks(FAR - 1) {
+        picks.extend_from_slice(few);
+        picks.extend(others.next());
+    }
+    picks.extend(others);
 }
 
 /// Picks owners for one reply: not the address of the asker, none that the asker cannot

@@ -1,6 +1,7 @@
 //! What the list of a content must know of a peer.
 
 use super::addrs::ListenAddr;
+use crate::protocol::ZoneTag;
 
 /// A peer, as the contents that it owns list it.
 #[derive(Debug)]
@@ -17,4 +18,6 @@ pub(crate) struct PeerListing {
     pub(super) addr: Option<ListenAddr>,
     /// Where it listens for the other family of IP addresses as well.
     pub(super) also: Option<ListenAddr>,
+    /// The zone that it is in.
+    pub(super) zone: Option<ZoneTag>,
 }

@@ -69,6 +69,10 @@ impl Owners {
         self.list.len()
     }
 
+    pub(super) fn at(&self, pos: u32) -> &Owner {
+        &self.list[pos as usize]
+    }
+
     pub(super) fn at_mut(&mut self, pos: u32) -> &mut Owner {
         &mut self.list[pos as usize]
     }

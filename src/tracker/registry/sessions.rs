@@ -21,7 +21,7 @@ use super::snapshot::Credit;
 use super::stats::{KINDS, RefusalCounts, RegistryStats, RequestCounts};
 use super::table::Table;
 use super::timer_wheel::{Tick, TimerWheel};
-use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
+use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload, ZoneTag};
 
 #[cfg(feature = "bittorrent")]
 mod announcing;
@@ -44,6 +44,8 @@ pub(crate) struct Sessions {
     texts: TextAddrs,
     /// Where peers listen for their other family of IP addresses as well.
     also: BTreeMap<u32, AlsoListens>,
+    /// The zones of peers that have said it.
+    zones: BTreeMap<u32, ZoneTag>,
     /// How many peers each host has, by the host's hash.
     hosts: HostCounts,
     #[cfg(feature = "bittorrent")]
@@ -125,6 +127,7 @@ impl Sessions {
             peers: Peers::new(first_generation),
             texts: TextAddrs::default(),
             also: BTreeMap::new(),
+            zones: BTreeMap::new(),
             hosts: HostCounts::new(bits, shard),
             #[cfg(feature = "bittorrent")]
             announcers: Announcers::new(key, bits, shard),
@@ -304,6 +307,30 @@ impl Sessions {
         also.is_some_and(|also| also.until <= tick) && self.also.remove(&index).is_some()
     }
 
+    /// ZONE: notes in which zone a peer is, and extends its lease. Returns its number, and
+    /// whether that is news.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub(crate) fn set_zone(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        zone: ZoneTag,
+    ) -> Result<(u32, bool), Refusal> {
+        let index = self.heard(now, token)?;
+        let before = self.zones.insert(index, zone);
+        Ok((index, before != Some(zone)))
+    }
+
+    /// The zone of a peer, if it has said it.
+    pub(crate) fn zone(&self, index: u32) -> Option<ZoneTag> {
+        match self.zones.is_empty() {
+            true => None,
+            false => self.zones.get(&index).copied(),
+        }
+    }
+
     /// Whether a peer listens for both families of IP addresses.
     pub(crate) fn has_both(&self, index: u32) -> bool {
         self.also.contains_key(&index)
@@ -430,6 +457,7 @@ impl Sessions {
             credited: peer.state == SlotState::Credited,
             addr: self.texts.load(peer.addr),
             also: self.also.get(&index).map(|also| also.addr.clone()),
+            zone: self.zone(index),
         }
     }
 
@@ -668,6 +696,7 @@ impl Sessions {
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
         self.also.remove(&index);
+        self.zones.remove(&index);
         self.leave_host(index, host);
         self.backlog.end(index);
         self.peers.release(index, state);
@@ -841,6 +870,9 @@ impl Sessions {
         assert_eq!(extra, self.extra_contents.iter().collect());
         assert!(self.backlog.len() <= in_wheel.len());
         assert_eq!(texts, self.texts.len());
+        for index in self.zones.keys() {
+            assert!(self.peers.live(*index).is_some());
+        }
         for (index, also) in &self.also {
             assert!(self.peers.live(*index).is_some());
             let first = self.listen_addr(*index).and_then(|addr| addr.family());

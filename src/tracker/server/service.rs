@@ -392,7 +392,8 @@ impl Service {
             }
             TrackerRequest::Own { token, .. }
             | TrackerRequest::Need { token, .. }
-            | TrackerRequest::Update { token, .. } => self.registrations.heard(now, token),
+            | TrackerRequest::Update { token, .. }
+            | TrackerRequest::Zone { token, .. } => self.registrations.heard(now, token),
             TrackerRequest::Exit { token } => self.registrations.ended(token),
         }
     }
@@ -495,6 +496,7 @@ fn kind_of(request: &TrackerRequest) -> &'static str {
         TrackerRequest::Need { .. } => "need",
         TrackerRequest::Update { .. } => "update",
         TrackerRequest::Exit { .. } => "exit",
+        TrackerRequest::Zone { .. } => "zone",
     }
 }
 

@@ -41,7 +41,9 @@ use crate::peer::contents::uploads::Uploads;
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
+use crate::peer::swarm::{
+    DownloadStats, DropReason, FarBytes, LinkId, Output, StallReason, Swarm, Waste,
+};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::ChunkChecks;
@@ -105,6 +107,8 @@ pub(in crate::peer) struct Driver {
     status: StatusSender,
     /// What was sent of the content, with what other drivers of it have sent before.
     uploads: Uploads,
+    /// What the peer has counted of the bytes that went from one zone to another.
+    far: FarBytes,
     /// Those who read the content here.
     readers: ReaderDesk,
     /// How fast the content may be sent and received.
@@ -140,6 +144,7 @@ impl Driver {
         let limits = Seat::new(&shared.limiter, id, group);
         Self {
             uploads,
+            far: FarBytes::default(),
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             reachable: Reachable::new(&shared),
@@ -466,19 +471,30 @@ impl Driver {
     }
 
     /// Counts for the whole peer what the machine has counted since `before`.
-    fn count_received(&self, before: (u64, Waste)) {
+    fn count_received(&mut self, before: (u64, Waste)) {
         let (bytes, waste) = self.swarm.downloaded();
         if (bytes, waste) != before {
             let (bytes, waste) = (bytes - before.0, waste.since(&before.1));
             self.shared.traffic.received(now(), bytes, waste);
+            self.count_far();
+        }
+    }
+
+    /// Counts for the whole peer what went from one zone to another.
+    fn count_far(&mut self) {
+        let far = self.swarm.far_bytes();
+        if far != self.far {
+            self.shared.traffic.went_far(&far.since(&self.far));
+            self.far = far;
         }
     }
 
     /// Bytes of blocks were sent.
-    fn count_sent(&self, bytes: u64) {
+    fn count_sent(&mut self, bytes: u64) {
         if bytes > 0 {
             self.uploads.add(bytes);
             self.shared.traffic.sent(now(), bytes);
+            self.count_far();
         }
     }
 

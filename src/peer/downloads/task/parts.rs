@@ -66,6 +66,7 @@ impl DownloadTask {
         }
         let now = Instant::now().into_std();
         let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
+        let swarm = swarm.in_zone(shared.zone());
         let is_here = !is_short(length) && source.storage.has_partial(&id).await;
         Ok(Start::Fetch(Box::new(Fetch {
             claim,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::effort::Serving;
 use super::parts::Parts;
-use super::{announced, leaving, owners};
+use super::{announced, leaving, owners, zones};
 use crate::peer::swarm::link::Link;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::same_peer::SamePeer;
@@ -81,6 +81,7 @@ pub(super) fn attach(parts: &mut Parts, now: Instant, id: LinkId, mut link: Link
         parts.uploader.mark_never_told(id);
     }
     parts.links.insert(id, link);
+    zones::use_zone(parts, now, id);
     announced::count_lacks(parts, id);
     parts.owner_joined(id);
 }
@@ -92,6 +93,7 @@ pub(super) fn greet(parts: &mut Parts, id: LinkId) {
     if parts.passage.is_some() {
         parts.mark(id);
     }
+    zones::say(parts, id);
     send_proofs(parts, id);
 }
 

@@ -170,6 +170,9 @@ fn add_links(parts: &mut Parts, now: Instant, mut transfer: Transfer) -> Transfe
         if parts.book.is_suspect(now, &link.info.host) {
             transfer.planner.suspect(id);
         }
+        if link.is_far_from(parts.zone) {
+            transfer.planner.link_is_far(now, id);
+        }
         transfer.planner.link_choked(id, link.is_choked());
         if let Some(early) = &early {
             transfer.planner.link_owes(id, early.unanswered(id));

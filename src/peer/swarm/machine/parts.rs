@@ -29,13 +29,15 @@ use crate::peer::swarm::uploader::{UploadLimits, Uploader};
 use crate::peer::swarm::waiting_line::WaitingLine;
 use crate::peer::swarm::{LinkId, LinkMap, Output, ReadWindow, SwarmConfig};
 use crate::protocol::limits::MAX_REQUESTS;
-use crate::protocol::{DONT_HAVE_MARK, OwnState, PeerId, PeerMessage};
+use crate::protocol::{DONT_HAVE_MARK, OwnState, PeerId, PeerMessage, ZoneTag};
 
 /// The parts of the machine of one content.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) id: ContentId,
     pub(super) me: PeerId,
+    /// The zone of this peer, if it is in one.
+    pub(super) zone: Option<ZoneTag>,
     pub(super) config: SwarmConfig,
     pub(super) phase: Phase,
     /// What is asked for before the manifest is here and the storage is open.
@@ -84,6 +86,7 @@ impl Parts {
         let mut parts = Self {
             id,
             me,
+            zone: None,
             uploader: Uploader::new(limits, config.planner.seed),
             config,
             phase,
