@@ -104,7 +104,7 @@ setters!(PeerConfig {
     shutdown_timeout: Duration,
     limits: RateLimits,
     max_stored: Option<u64>,
-    zone: Option<Zone>,
+    zone: impl Into<Option<Zone>>,
     swarm: SwarmConfig,
     access: AccessConfig,
     tracker: ClientConfig,

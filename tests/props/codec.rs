@@ -16,8 +16,7 @@ use bt_lite::protocol::limits::{
 use bt_lite::protocol::{
     Addr, ChannelId, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof,
     ListedOwner, OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal,
-    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
-    ZoneTag,
+    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload, ZoneTag,
 };
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};

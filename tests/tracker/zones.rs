@@ -34,7 +34,10 @@ async fn owners_of_the_same_zone_are_named_first_and_others_as_well() {
         let asker = client_in(&network, &format!("asker-{zone}"), zone);
         let found = asker.need(id(1).into(), 8).await.unwrap();
         let start = format!("memory:{zone}-");
-        let near: Vec<bool> = addrs(&found).iter().map(|at| at.starts_with(&start)).collect();
+        let near: Vec<bool> = addrs(&found)
+            .iter()
+            .map(|at| at.starts_with(&start))
+            .collect();
         assert_eq!(near.len(), 8);
         assert!(near[..3].iter().all(|near| *near), "{near:?}");
         assert!(near.iter().filter(|near| **near).count() >= 6, "{near:?}");
@@ -58,7 +61,11 @@ async fn serve_as_before(listener: &mut dyn Listener, token: Token) -> (Connecti
             }
             TrackerRequest::Zone { .. } => {
                 let refused = TrackerReply::Refused(Refusal::Malformed);
-                connection.sink.send(refused.encode().unwrap()).await.unwrap();
+                connection
+                    .sink
+                    .send(refused.encode().unwrap())
+                    .await
+                    .unwrap();
                 return (connection, registers);
             }
             TrackerRequest::Own { token: said, .. } => {
@@ -85,8 +92,7 @@ async fn tracker_that_knows_no_zones_serves_as_before() {
     assert!(registered);
     drop(first);
     let own = client.own(entry(1, OwnState::Complete));
-    let (owned, (_second, registered)) =
-        tokio::join!(own, serve_as_before(&mut *listener, token));
+    let (owned, (_second, registered)) = tokio::join!(own, serve_as_before(&mut *listener, token));
     assert_eq!(owned, Ok(()));
     assert!(!registered, "the token is as good as before");
     assert_eq!(begun.elapsed(), Duration::ZERO, "it does not pause");

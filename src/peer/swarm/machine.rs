@@ -49,8 +49,8 @@ use crate::peer::swarm::passage::Passage;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::piece_map::PieceMap;
 use crate::peer::swarm::{
-    ChunkBytes, DownloadStats, FarBytes, LinkCookies, LinkId, LinkInfo, Output, Progress, ReadWindow,
-    Strategy, SwarmConfig, Waste,
+    ChunkBytes, DownloadStats, FarBytes, LinkCookies, LinkId, LinkInfo, Output, Progress,
+    ReadWindow, Strategy, SwarmConfig, Waste,
 };
 use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, ZoneTag};
 use effort::Serving;

@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 use chunk_states::ChunkState;
 use deadlines::{Deadlines, Supply, UrgentChoice};
 use end_game::{TRY_AFTER, Takeover, takeover};
-use far::{FarRule, NEAR_PATIENCE, Nearness};
+use far::{CLEARLY_SLOWER, FarRule, NEAR_PATIENCE, Nearness};
 use idle_links::IdleLinks;
 use ledger::Ledger;
 use request_windows::{RequestWindows, Room};
@@ -145,10 +145,10 @@ impl Planner {
     }
 
     /// A link is in another zone. It is asked only for what no near link has, and for what
-    /// does not come to the zone already; or for anything if near links do not serve.
+    /// does not come to the zone already; if near links do not serve, for what they have as well.
     pub fn link_is_far(&mut self, now: Instant, link: LinkId) {
         self.served.get_or_insert(now);
-        self.ledger.link_is_far(link);
+        self.ledger.link_is_far(now, link);
     }
 
     /// A chunk comes to another peer of this zone. Returns whether others have to be told.
@@ -166,12 +166,24 @@ impl Planner {
     /// What a far link is not asked for; `None` for a near one.
     fn limit(&self, now: Instant, link: LinkId) -> Option<Nearness> {
         let is_far = self.ledger.sources().get(link).is_some_and(Source::is_far);
-        if !is_far || self.vain_at().is_some_and(|at| at <= now) {
+        if !is_far {
             return None;
         }
-        match self.ledger.sources().is_faster_than_near(now, link) {
+        let is_vain = self.vain_at().is_some_and(|at| at <= now);
+        match is_vain || self.is_faster_than_near(now, link) {
             false => Some(Nearness::Counts),
             true => Some(Nearness::IsSlower),
+        }
+    }
+
+    /// Whether near links together are slower than a far one.
+    fn is_faster_than_near(&self, now: Instant, link: LinkId) -> bool {
+        let (sources, far) = (self.ledger.sources(), self.ledger.far());
+        let rate = sources.get(link).and_then(|source| source.rate(now));
+        match (far, rate) {
+            (Some(far), Some(rate)) if sources.totals().turn_takers > 0 => far.is_slower(now, rate),
+            (Some(_), Some(rate)) => sources.near_are_slower(now, rate * CLEARLY_SLOWER),
+            _ => false,
         }
     }
 
@@ -378,6 +390,7 @@ impl Planner {
         let (arrival, took) = self.ledger.block_arrived(now, link, block);
         if self.served.is_some() {
             (self.served, self.is_vain) = (Some(now), false);
+            self.ledger.near_sent(now, link, block.len.into());
         }
         if let Some(took) = took {
             self.restraints.delivered(now, block.len.into(), took);

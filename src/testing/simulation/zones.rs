@@ -65,10 +65,18 @@ mod tests {
         let mut zones = Zones::default();
         zones.set_rate(10.0);
         assert_eq!(zones.pass(a, b, secs(1), 20), secs(2));
-        assert_eq!(zones.pass(a, b, secs(1), 20), secs(4), "it waits for the first");
+        assert_eq!(
+            zones.pass(a, b, secs(1), 20),
+            secs(4),
+            "it waits for the first"
+        );
         assert_eq!(zones.pass(b, a, secs(1), 20), secs(2));
         assert_eq!(zones.pass(c, b, secs(1), 20), secs(2));
-        assert_eq!(zones.pass(b, b, secs(1), 20), secs(1), "it stays in its zone");
+        assert_eq!(
+            zones.pass(b, b, secs(1), 20),
+            secs(1),
+            "it stays in its zone"
+        );
         assert_eq!(zones.pass(None, b, secs(1), 20), secs(1));
         assert_eq!(zones.imported(b.unwrap()), 60);
     }

@@ -62,7 +62,7 @@ pub struct ClientConfig {
     /// tracker named last. Default 10,000: those of 200 answers of the longest kind.
     pub max_known_owners: usize,
     /// The zone of the peer: trackers name owners there first. A peer sets it to
-    /// [`PeerConfig::zone`](crate::PeerConfig). Default `None`.
+    /// [`PeerConfig::zone`](crate::PeerConfig). Default `None`: all owners are named alike.
     pub zone: Option<Zone>,
     /// The seed of the jitter. Default: a random one, so that clients do not act in step.
     pub seed: Option<u64>,
@@ -77,7 +77,7 @@ setters!(ClientConfig {
     own_retry: (Duration, Duration),
     max_contents: usize,
     max_known_owners: usize,
-    zone: Option<Zone>,
+    zone: impl Into<Option<Zone>>,
     seed: u64,
 });
 

@@ -157,7 +157,11 @@ mod tests {
             true
         });
         all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>(), "each of a short list once");
+        assert_eq!(
+            all,
+            (0..10).collect::<Vec<_>>(),
+            "each of a short list once"
+        );
         let mut offered = 0;
         owners.draw((0, zone(1)), 1, 50, |owner| {
             offered += 1;

@@ -78,12 +78,17 @@ pub(super) fn tell_what_comes(parts: &mut Parts) {
     }
 }
 
-/// Tells some near links that a chunk comes: each time others of them.
+/// Tells some near links that a chunk comes: for each chunk others of them.
 fn tell(parts: &mut Parts, chunk: ChunkIndex, but: Option<LinkId>) {
     let lacks_it = |(id, link): &(LinkId, &Link)| {
         link.zone == parts.zone && Some(*id) != but && !link.remote.has(chunk)
     };
-    let near: Vec<LinkId> = parts.links.iter().filter(lacks_it).map(|(id, _)| id).collect();
+    let near: Vec<LinkId> = parts
+        .links
+        .iter()
+        .filter(lacks_it)
+        .map(|(id, _)| id)
+        .collect();
     if near.is_empty() {
         return;
     }

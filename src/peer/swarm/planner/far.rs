@@ -7,25 +7,39 @@
 //! A near link is every link that has not said that it is in another zone. Without far links
 //! nothing of this is kept.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::super::chunk_set::ChunkSet;
 use crate::content::{Bitfield, ChunkIndex};
 
-/// How long a chunk that comes to another peer of the zone is waited for, beyond the time that
-/// it takes at [`SLOW_LINE`]: a few round trips, and turns at its owner.
-const COMES_IN: Duration = Duration::from_secs(5);
-
-/// A chunk may need as long as it takes on such a line between zones, in bytes per second.
+/// A chunk that comes to another peer of the zone may need as long as it takes on such a line
+/// between zones, in bytes per second.
 const SLOW_LINE: f64 = 1e6;
 
-/// How often a chunk is waited for, as it did not come. After that it is asked for as if
-/// nobody had said anything: whoever says so may not keep it from others for ever.
-const MAX_WAITS: u8 = 2;
+/// What near links send is measured over times of this length: several turns of each.
+const MEASURED: Duration = Duration::from_secs(5);
 
-/// If nothing at all arrives for this long, far links are asked for anything: near ones are
-/// there and do not serve.
+/// Near links are slower if all of them together have less than this part of the rate of a far
+/// one: of two that are equally fast, one always seems a little slower.
+pub(super) const CLEARLY_SLOWER: f64 = 0.8;
+
+/// Where links take turns, near ones are slower if all of them together send less than this part
+/// of what one far link does. A near link that serves many has a small rate for each, and what
+/// it sends to the others comes from them.
+const SLOWER: f64 = 0.25;
+
+/// How long a chunk that comes to another peer is waited for beyond that: a few round trips, and
+/// turns at its owner.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// For how long a chunk is waited for in all, beyond the time on a slow line. After that it is
+/// asked for as if nobody had said anything: whoever says over and over that it comes may not
+/// keep it from others for ever.
+const MAX_WAITED: Duration = Duration::from_secs(15);
+
+/// If nothing at all arrives for this long, far links are asked for what near ones have as well:
+/// these are there and do not serve.
 pub(super) const NEAR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What far links are not asked for.
@@ -39,13 +53,53 @@ pub(super) struct FarRule {
     withheld: Bitfield,
     /// The chunks that come to others of the zone.
     coming: Bitfield,
-    /// How often a chunk that is not here was waited for.
-    waits: BTreeMap<ChunkIndex, u8>,
-    /// Until when which chunk is waited for, in order.
-    due: VecDeque<(Instant, ChunkIndex)>,
+    /// For how long chunks that are not here were waited for.
+    waits: BTreeMap<ChunkIndex, Wait>,
+    /// Until when which chunk is waited for.
+    due: BTreeSet<(Instant, ChunkIndex)>,
     /// Chunks that come to this peer, and of which others were not told yet.
     untold: Vec<ChunkIndex>,
-    comes_in: Duration,
+    /// How long a chunk takes on a slow line.
+    slow: Duration,
+    near: NearRate,
+}
+
+/// For how long a chunk was waited for.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    /// Since when it is, or was last.
+    since: Instant,
+    /// How long that took before.
+    before: Duration,
+}
+
+/// How fast near links together are.
+#[derive(Debug)]
+struct NearRate {
+    since: Instant,
+    /// Bytes since then.
+    bytes: u64,
+    /// Bytes per second of the time before.
+    before: Option<f64>,
+}
+
+impl NearRate {
+    /// Bytes per second of the last whole time.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let time = now.saturating_duration_since(self.since);
+        match time >= MEASURED {
+            true => Some(self.bytes as f64 / time.as_secs_f64()),
+            false => self.before,
+        }
+    }
+
+    fn arrived(&mut self, now: Instant, bytes: u64) {
+        if now.saturating_duration_since(self.since) >= MEASURED {
+            self.before = self.rate(now);
+            (self.since, self.bytes) = (now, 0);
+        }
+        self.bytes += bytes;
+    }
 }
 
 /// Whether near links are as fast as a far one.
@@ -59,17 +113,21 @@ pub(super) enum Nearness {
 
 impl FarRule {
     /// No near link has anything.
-    pub(super) fn new(chunks: u32, chunk_len: u64) -> Self {
-        let slow = Duration::from_secs_f64(chunk_len as f64 / SLOW_LINE);
+    pub(super) fn new(now: Instant, chunks: u32, chunk_len: u64) -> Self {
         Self {
             copies: vec![0; chunks as usize],
             seeders: 0,
             withheld: Bitfield::none(chunks),
             coming: Bitfield::none(chunks),
             waits: BTreeMap::new(),
-            due: VecDeque::new(),
+            due: BTreeSet::new(),
             untold: Vec::new(),
-            comes_in: COMES_IN + slow,
+            slow: Duration::from_secs_f64(chunk_len as f64 / SLOW_LINE),
+            near: NearRate {
+                since: now,
+                bytes: 0,
+                before: None,
+            },
         }
     }
 
@@ -110,14 +168,26 @@ impl FarRule {
         self.seeders > 0 || self.copies[chunk.as_usize()] > 0
     }
 
+    /// A near link has sent a block.
+    pub(super) fn near_sent(&mut self, now: Instant, bytes: u64) {
+        self.near.arrived(now, bytes);
+    }
+
+    /// Whether near links that take turns are slower than a far one with this rate, in bytes per
+    /// second.
+    pub(super) fn is_slower(&self, now: Instant, far: f64) -> bool {
+        self.near.rate(now).is_some_and(|near| near < far * SLOWER)
+    }
+
     /// A chunk comes to another peer of the zone. Returns whether that is news.
     pub(super) fn comes(&mut self, now: Instant, chunk: ChunkIndex) -> bool {
-        let times = self.waits.get(&chunk).copied().unwrap_or(0);
-        if self.coming.contains(chunk) || times == MAX_WAITS || self.is_near(chunk) {
+        let before = self.waits.get(&chunk).map_or(Duration::ZERO, |w| w.before);
+        let is_enough = before >= MAX_WAITED + self.slow;
+        if self.coming.contains(chunk) || is_enough || self.is_near(chunk) {
             return false;
         }
-        self.waits.insert(chunk, times + 1);
-        self.due.push_back((now + self.comes_in, chunk));
+        self.waits.insert(chunk, Wait { since: now, before });
+        self.due.insert((now + self.slow + WAIT, chunk));
         self.coming.insert(chunk);
         self.withheld.insert(chunk);
         true
@@ -126,11 +196,18 @@ impl FarRule {
     /// A chunk is here: nothing is kept of it.
     pub(super) fn is_here(&mut self, chunk: ChunkIndex) {
         if self.waits.remove(&chunk).is_some() {
-            self.comes_no_more(chunk);
+            self.withheld_no_more(chunk);
         }
     }
 
-    fn comes_no_more(&mut self, chunk: ChunkIndex) {
+    fn comes_no_more(&mut self, now: Instant, chunk: ChunkIndex) {
+        if let Some(wait) = self.waits.get_mut(&chunk) {
+            wait.before += now.saturating_duration_since(wait.since);
+        }
+        self.withheld_no_more(chunk);
+    }
+
+    fn withheld_no_more(&mut self, chunk: ChunkIndex) {
         self.coming.remove(chunk);
         if self.copies[chunk.as_usize()] == 0 {
             self.withheld.remove(chunk);
@@ -151,13 +228,20 @@ impl FarRule {
 
     /// When the next chunk has been waited for long enough.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.due.front().map(|(until, _)| *until)
+        self.due.first().map(|(until, _)| *until)
     }
 
     /// Those that did not come in time are not waited for any more.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, chunk)) = self.due.pop_front_if(|(until, _)| *until <= now) {
-            self.comes_no_more(chunk);
+        while self.due.first().is_some_and(|(until, _)| *until <= now)
+            && let Some((until, chunk)) = self.due.pop_first()
+        {
+            let wait = self.slow + WAIT;
+            let is_this = |wait_of: &Wait| wait_of.since + wait == until;
+            // It may have come meanwhile, or be waited for anew.
+            if self.coming.contains(chunk) && self.waits.get(&chunk).is_some_and(is_this) {
+                self.comes_no_more(now, chunk);
+            }
         }
     }
 
@@ -178,7 +262,7 @@ impl FarRule {
 
     /// Panics if the counts contradict each other. For tests.
     pub(super) fn check_invariants<'a>(&self, near: impl Iterator<Item = &'a ChunkSet>) {
-        let mut expected = Self::new(self.withheld.chunks(), 0);
+        let mut expected = Self::new(self.near.since, self.withheld.chunks(), 0);
         near.for_each(|has| expected.near_has(has));
         assert_eq!(self.copies, expected.copies);
         assert_eq!(self.seeders, expected.seeders);

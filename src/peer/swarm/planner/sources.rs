@@ -161,11 +161,9 @@ impl Sources {
     }
 
     /// Whether all near links that have something missing have sent something, and all of them
-    /// together are slower than a far one. `false` as long as there is none. O(links).
-    pub(super) fn is_faster_than_near(&self, now: Instant, far: LinkId) -> bool {
-        let Some(rate) = self.get(far).and_then(|source| source.rate(now)) else {
-            return false;
-        };
+    /// together are slower than this, in bytes per second. `false` as long as there is none.
+    /// O(links).
+    pub(super) fn near_are_slower(&self, now: Instant, far: f64) -> bool {
         let useful = |s: &&Source| !s.is_far() && (s.is_seeder() || s.wanted() > 0);
         let mut all = None;
         for source in self.values().filter(useful) {
@@ -174,7 +172,7 @@ impl Sources {
                 None => return false,
             }
         }
-        all.is_some_and(|all| all < rate)
+        all.is_some_and(|all| all < far)
     }
 
     /// The mean of the rates that blocks have [shown](Source::shown_rate), or of all that

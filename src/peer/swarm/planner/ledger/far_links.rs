@@ -12,8 +12,11 @@ use crate::content::ChunkIndex;
 
 impl Ledger {
     /// A link is in another zone. O(links * chunks) for the first one.
-    pub(in super::super) fn link_is_far(&mut self, link: LinkId) {
-        let is_news = self.sources.get(link).is_some_and(|source| !source.is_far());
+    pub(in super::super) fn link_is_far(&mut self, now: Instant, link: LinkId) {
+        let is_news = self
+            .sources
+            .get(link)
+            .is_some_and(|source| !source.is_far());
         if !is_news {
             return;
         }
@@ -23,7 +26,7 @@ impl Ledger {
             return;
         }
         let geometry = self.layout.geometry();
-        let mut far = FarRule::new(geometry.chunks(), geometry.chunk_len());
+        let mut far = FarRule::new(now, geometry.chunks(), geometry.chunk_len());
         let near = self.sources.values().filter(|source| !source.is_far());
         near.for_each(|source| far.near_has(source.has()));
         self.far = Some(Box::new(far));
@@ -46,14 +49,14 @@ impl Ledger {
         if !geometry.contains(chunk) || self.states.get(chunk) != ChunkState::Missing {
             return false;
         }
-        let new = || Box::new(FarRule::new(geometry.chunks(), geometry.chunk_len()));
-        if self.far.is_none() {
-            let mut far = new();
+        let far = self.far.get_or_insert_with(|| {
+            let far = FarRule::new(now, geometry.chunks(), geometry.chunk_len());
+            let mut far = Box::new(far);
             let near = self.sources.values();
             near.for_each(|source| far.near_has(source.has()));
-            self.far = Some(far);
-        }
-        self.far.as_mut().is_some_and(|far| far.comes(now, chunk))
+            far
+        });
+        far.comes(now, chunk)
     }
 
     /// Whether a chunk is among those that a link may be asked for: all, or what a far link
@@ -118,8 +121,18 @@ impl Ledger {
         }
     }
 
+    /// A link has sent a block.
+    pub(in super::super) fn near_sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
+        if let Some(far) = self.far_of_near(link) {
+            far.near_sent(now, bytes);
+        }
+    }
+
     fn far_of_near(&mut self, link: LinkId) -> Option<&mut FarRule> {
-        let is_near = self.sources.get(link).is_some_and(|source| !source.is_far());
+        let is_near = self
+            .sources
+            .get(link)
+            .is_some_and(|source| !source.is_far());
         self.far.as_deref_mut().filter(|_| is_near)
     }
 
