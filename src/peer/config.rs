@@ -78,9 +78,9 @@ pub struct PeerConfig {
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::rate"))]
     pub max_stored: Option<u64>,
     /// The zone of the peer: a site, a data center, a rack. Peers of one zone are near each
-    /// other. They name each other first, and of what none of them has, each part is fetched
-    /// from other zones once, as far as near owners are not slower. Others are told a number that
-    /// follows from the name, and not the name. Default `None`: everybody is near.
+    /// other: trackers name them first, and other zones are asked for what no near owner has, or
+    /// if near owners are slower. Others are told a number that follows from the name, and not
+    /// the name. Default `None`: everybody is near.
     pub zone: Option<Zone>,
     /// How each content is downloaded and served. [`planner.seed`] has no effect here:
     /// each content gets one of its own
