@@ -1,7 +1,7 @@
 //! What peers in one local network say to find each other (BEP 14): datagrams to a multicast
 //! group, which look like HTTP. Pure encoding, both ways.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 use super::InfoHashV1;
 

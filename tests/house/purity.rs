@@ -45,6 +45,7 @@ const ALLOWED: &[&str] = &[
     "bytes",
     "serde", // in attributes, behind a feature
     "fastrand::Rng",
+    "httparse", // behind a feature
     "percent_encoding",
     "sha1", // behind a feature, as the next one
     "sha2",

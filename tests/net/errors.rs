@@ -10,6 +10,7 @@ use bt_lite::bittorrent::TorrentError;
 use bt_lite::content::{FolderIndexError, FolderPathError, ManifestError, UnsafeName};
 use bt_lite::peer::swarm::StallReason;
 use bt_lite::protocol::{PeerId, ProtocolError, Refusal};
+use bt_lite::tracker::StoreError;
 use bt_lite::transport::AuthError;
 use bt_lite::{
     Addr, Advice, BindError, ChunkIndex, ConfigError, ContentId, DownloadError, FolderError,
@@ -211,6 +212,21 @@ fn tracker_rows(rows: &mut Vec<Row>) {
             => Retry, format!("cannot listen at memory:a: {}", os());
         BindError::Entropy { source: os().into() }
             => AskUser, format!("cannot get random bytes from the operating system: {}", os());
+        BindError::Store(StoreError::Key)
+            => AskUser, "the trackers of this store have another key";
+    );
+    let message = || "SAID".to_owned();
+    rows!(rows, StoreError:
+        StoreError::Unreachable { message: message() }
+            => Retry, "the store is out of reach: SAID";
+        StoreError::ReadOnly { message: message() }
+            => Retry, "the store accepts no changes: SAID";
+        StoreError::Full { message: message() } => AskUser, "the store is full: SAID";
+        StoreError::Schema { found: "2".to_owned(), expected: "1" }
+            => AskUser, "the store has schema 2, and this tracker writes schema 1";
+        StoreError::Key => AskUser, "the trackers of this store have another key";
+        StoreError::Unsupported { what: "names" }
+            => GiveUp, "names are not served from a shared store";
     );
 }
 

@@ -32,25 +32,32 @@ fn check_order(entries: &[FolderEntry]) -> Result<(), FolderIndexError> {
 }
 
 /// No two paths, and no two folders on the way, differ only in case.
+///
+/// In the order of their folded texts, all that lies in one folder lies together, however its
+/// name is written. So if it is written in two ways, two neighbours do so. One text is kept for
+/// each entry, however many folders are on the way to it.
 fn check_cases(entries: &[FolderEntry]) -> Result<(), FolderIndexError> {
-    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    let mut previous = None;
-    for entry in entries {
-        let path = &entry.path;
-        for part in path.folders().chain([path.as_str()]) {
-            // The folders that it shares with the entry before were looked at.
-            if previous.is_some_and(|p: &FolderPath| p.folders().any(|folder| folder == part)) {
-                continue;
-            }
-            let first = *seen.entry(folded(part)).or_insert(part);
-            if first != part {
-                return Err(FolderIndexError::Case {
-                    first: first.to_owned(),
-                    second: part.to_owned(),
-                });
-            }
+    // The separator comes before whatever a name may have.
+    let folded = entries
+        .iter()
+        .map(|entry| folded(entry.path.as_str()).replace('/', "\0"));
+    let mut folded: Vec<(String, usize)> = folded.zip(0..).collect();
+    folded.sort_unstable();
+    for pair in folded.windows(2) {
+        let [(one, at), (other, other_at)] = pair else {
+            continue;
+        };
+        let both = one.split('\0').zip(other.split('\0'));
+        let common = both.take_while(|(one, other)| one == other).count();
+        let first = &entries[*at.min(other_at)].path;
+        let second = &entries[*at.max(other_at)].path;
+        let mut ways = first.ways().zip(second.ways()).take(common);
+        if let Some((first, second)) = ways.find(|(first, second)| first != second) {
+            return Err(FolderIndexError::Case {
+                first: first.to_owned(),
+                second: second.to_owned(),
+            });
         }
-        previous = Some(path);
     }
     Ok(())
 }
@@ -173,7 +180,50 @@ fn check_target(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn entries(paths: &[String]) -> Vec<FolderEntry> {
+        let paths: BTreeSet<FolderPath> = paths.iter().map(|path| path.parse().unwrap()).collect();
+        let folder = |path| FolderEntry {
+            path,
+            item: FolderItem::EmptyFolder,
+        };
+        paths.into_iter().map(folder).collect()
+    }
+
+    /// The same, with all that is on the way.
+    fn differ_in_case(entries: &[FolderEntry]) -> bool {
+        let mut seen = BTreeMap::new();
+        let mut all = entries.iter().flat_map(|entry| entry.path.ways());
+        all.any(|way| *seen.entry(folded(way)).or_insert(way) != way)
+    }
+
+    proptest! {
+        #[test]
+        fn cases_differ_if_anything_on_the_way_to_two_entries_does(
+            paths in prop::collection::vec("[aAbBſsS-](/[aAbBſsS-]){0,3}", 0..8),
+        ) {
+            let entries = entries(&paths);
+            let checked = check_cases(&entries);
+            prop_assert_eq!(checked.is_err(), differ_in_case(&entries), "{:?}", checked);
+            if let Err(FolderIndexError::Case { first, second }) = checked {
+                prop_assert_ne!(&first, &second);
+                prop_assert_eq!(folded(&first), folded(&second));
+            }
+        }
+    }
+
+    /// What is kept for an entry does not depend on how many folders are on the way.
+    #[test]
+    fn deep_entries_that_have_nothing_in_common_are_checked() {
+        let deep = |name: usize| format!("{name}/{}", ["x"; 60].join("/"));
+        let mut paths: Vec<String> = (0..1000).map(deep).collect();
+        assert_eq!(check_cases(&entries(&paths)), Ok(()));
+        paths.push(deep(7).replace('x', "X"));
+        assert!(check_cases(&entries(&paths)).is_err());
+    }
 
     #[test]
     fn letters_that_file_systems_unite_are_the_same() {

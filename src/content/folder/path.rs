@@ -113,6 +113,11 @@ impl FolderPath {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
     }
 
+    /// The same, and the path itself.
+    pub(super) fn ways(&self) -> impl Iterator<Item = &str> {
+        self.folders().chain([&*self.0])
+    }
+
     /// Checks one element.
     ///
     /// # Errors

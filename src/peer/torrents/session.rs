@@ -13,8 +13,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::adding::{Adding, directory, driven, identity};
 use super::begun::{Begun, TcpIo};
 #[cfg(feature = "bittorrent-dht")]
-use super::discovery::DhtNode;
-use super::discovery::LocalDiscovery;
+use super::discovery::dht_node::DhtNode;
+use super::discovery::local_socket::LocalSocket;
+use super::discovery::neighbours;
 use super::error::TorrentError;
 use super::handshake::{Oneself, Shaken, accepted};
 use super::links::accept_link;
@@ -116,7 +117,7 @@ impl TorrentSession {
         let cookie: String = std::iter::repeat_with(|| rng.alphanumeric())
             .take(16)
             .collect();
-        let join = |interface| LocalDiscovery::start(interface, cookie);
+        let join = |interface| LocalSocket::join(interface, cookie);
         let failed = |error: io::Error| TorrentError::LocalDiscovery {
             source: error.into(),
         };
@@ -156,7 +157,7 @@ impl TorrentSession {
             let (span, stop) = (tasks.span.clone(), stop.clone());
             shared.shared.tasks.clone().spawn(span, async move {
                 if let Some(local) = &shared.local {
-                    local.hear(&torrents, &stop).await;
+                    neighbours::hear(local, &torrents, &stop).await;
                 }
             });
         }

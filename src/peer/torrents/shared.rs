@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 #[cfg(feature = "bittorrent-dht")]
-use super::discovery::DhtNode;
-use super::discovery::LocalDiscovery;
+use super::discovery::dht_node::DhtNode;
+use super::discovery::local_socket::LocalSocket;
 use super::handshake::Oneself;
 use super::options::TorrentSessionConfig;
 use super::tracker::TrackerClients;
@@ -22,7 +22,7 @@ pub(super) struct SessionShared {
     pub(super) port: Option<u16>,
     pub(super) config: TorrentSessionConfig,
     pub(super) trackers: TrackerClients,
-    pub(super) local: Option<LocalDiscovery>,
+    pub(super) local: Option<LocalSocket>,
     #[cfg(feature = "bittorrent-dht")]
     pub(super) dht: Option<DhtNode>,
 }

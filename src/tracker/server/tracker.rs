@@ -305,9 +305,13 @@ impl TrackerBuilder {
             service.tasks.spawn(watch);
         }
         service.tasks.spawn(accept(service.clone(), listener));
-        service.tasks.spawn(expire(service.clone()));
+        if service.registry.memory().is_some() {
+            service.tasks.spawn(expire(service.clone()));
+        }
         #[cfg(feature = "redis")]
-        service.tasks.spawn(look_after(service.clone()));
+        if service.registry.memory().is_none() {
+            service.tasks.spawn(look_after(service.clone()));
+        }
         info!(addr = %local_addr, "tracker started");
         Ok(Tracker {
             handle: Arc::new(TrackerHandle {
@@ -500,7 +504,7 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
     }
 }
 
-/// Looks after the store that the tracker shares with others, if it does.
+/// Looks after the store that the tracker shares with others.
 #[cfg(feature = "redis")]
 async fn look_after(service: Arc<Service>) {
     service.registry.look_after(&service.stop).await;

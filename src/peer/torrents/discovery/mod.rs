@@ -1,18 +1,19 @@
 //! How peers of a torrent are found without a tracker: by the distributed hash table (BEP 5),
 //! and in the local network (BEP 14). Neither knows of private torrents (BEP 27).
+//!
+//! What a session has ([`dht_node`], [`local_socket`]) knows no torrents. The tasks of each
+//! torrent look and announce; [`neighbours`] hears for all of them.
 
 #[cfg(feature = "bittorrent-dht")]
 mod dht;
+#[cfg(feature = "bittorrent-dht")]
+pub(super) mod dht_node;
 mod local;
+pub(super) mod local_socket;
+pub(super) mod neighbours;
+mod turns;
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until};
-
-#[cfg(feature = "bittorrent-dht")]
-pub(super) use dht::DhtNode;
-pub(super) use local::LocalDiscovery;
 
 use super::rendezvous::Rendezvous;
 
@@ -28,27 +29,5 @@ pub(super) fn discover(torrent: &Arc<Rendezvous>) {
     }
     if session.local.is_some() {
         tasks.spawn(span, local::announce(Arc::clone(torrent)));
-    }
-}
-
-/// Waits for `interval` after `since`, or for `soonest` if more peers are wanted. Returns
-/// `None` if the torrent is not public any more.
-async fn next_turn(
-    torrent: &Rendezvous,
-    since: Instant,
-    soonest: Duration,
-    interval: Duration,
-) -> Option<()> {
-    let mut wanted = torrent.wishes.wanted();
-    let soon = async {
-        sleep_until(since + soonest).await;
-        // The sender is as old as the torrent.
-        let _ = wanted.changed().await;
-    };
-    tokio::select! {
-        biased;
-        () = torrent.not_public() => None,
-        () = sleep_until(since + interval) => Some(()),
-        () = soon => Some(()),
     }
 }
