@@ -59,6 +59,7 @@ mod live;
 mod member_io;
 mod notice;
 mod pem;
+mod pins;
 mod private_file;
 mod proof;
 mod provider;
@@ -89,6 +90,7 @@ pub(super) use handshaking::Handshaking;
 pub(super) use live::Ended;
 #[cfg(feature = "_tls")]
 pub(super) use member_io::MemberIo;
+pub(super) use pins::Pins;
 pub(super) use proof::Side;
 #[cfg(feature = "_quic")]
 pub(super) use rustls_error::refusal;

@@ -1,6 +1,5 @@
 //! The transport: how it connects and listens.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use super::session::{HandshakeFailure, shake_hands};
 use super::settings;
 use crate::protocol::Addr;
 use crate::transport::auth::{
-    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side, Verdict,
+    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Pins, Side, Verdict,
 };
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
@@ -77,7 +76,7 @@ pub struct QuicTransport {
     auth: Authenticator,
     handshakes: HandshakeConfig,
     /// Who must be at which address.
-    pinned: HashMap<Addr, PeerIdentity>,
+    pinned: Pins,
     counts: Arc<HandshakeCounts>,
     endpoints: Arc<Endpoints>,
     /// Reads addresses, and looks up names.
@@ -90,7 +89,7 @@ impl QuicTransport {
         Self {
             auth,
             handshakes: HandshakeConfig::default(),
-            pinned: HashMap::new(),
+            pinned: Pins::default(),
             counts: Arc::default(),
             endpoints: Arc::default(),
             names: TcpTransport::new(),
@@ -106,10 +105,11 @@ impl QuicTransport {
 
     /// Connects to this address only if this identity is there, such as that of the tracker:
     /// without that, any member that can take over the address passes for it. The address
-    /// counts as it is given, before a name is looked up.
+    /// counts as it is given, before a name is looked up, however it is spelt: in upper or lower
+    /// case, or as another text of the same IP address.
     #[must_use]
     pub fn pin(mut self, addr: Addr, identity: PeerIdentity) -> Self {
-        self.pinned.insert(addr, identity);
+        self.pinned.insert(&addr, identity);
         self
     }
 
@@ -184,11 +184,7 @@ impl Transport for QuicTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
         let targets = self.names.targets(addr).await?;
         let connection = connect_first(targets, |target| self.dial(target)).await?;
-        if let (Some(pinned), Some(found)) = (self.pinned.get(addr), connection.identity)
-            && *pinned != found
-        {
-            return Err(AuthError::UnknownKey(found).into());
-        }
+        self.pinned.check(addr, connection.identity)?;
         self.counts.connected.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }

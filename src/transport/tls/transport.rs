@@ -1,6 +1,5 @@
 //! The transport: how it connects.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +15,7 @@ use super::listener::TlsListener;
 use super::session::admit;
 use crate::protocol::Addr;
 use crate::transport::auth::{
-    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side, handshake_failed,
+    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Pins, Side, handshake_failed,
 };
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
@@ -65,7 +64,7 @@ pub struct TlsTransport<S> {
     auth: Authenticator,
     handshakes: HandshakeConfig,
     /// Who must be at which address.
-    pinned: HashMap<Addr, PeerIdentity>,
+    pinned: Pins,
     counts: Arc<HandshakeCounts>,
 }
 
@@ -76,7 +75,7 @@ impl<S: StreamTransport> TlsTransport<S> {
             streams,
             auth,
             handshakes: HandshakeConfig::default(),
-            pinned: HashMap::new(),
+            pinned: Pins::default(),
             counts: Arc::default(),
         }
     }
@@ -90,10 +89,11 @@ impl<S: StreamTransport> TlsTransport<S> {
 
     /// Connects to this address only if this identity is there, such as that of the tracker:
     /// without that, any member that can take over the address passes for it. The address
-    /// counts as it is given, before a name is looked up.
+    /// counts as it is given, before a name is looked up, however it is spelt: in upper or lower
+    /// case, or as another text of the same IP address.
     #[must_use]
     pub fn pin(mut self, addr: Addr, identity: PeerIdentity) -> Self {
-        self.pinned.insert(addr, identity);
+        self.pinned.insert(&addr, identity);
         self
     }
 
@@ -132,11 +132,7 @@ impl<S: StreamTransport> Transport for TlsTransport<S> {
         let stream = self.streams.connect_stream(addr).await?;
         let shaken = timeout(self.handshakes.timeout, self.handshake(stream)).await;
         let connection = shaken.unwrap_or(Err(AuthError::TimedOut))?;
-        if let (Some(pinned), Some(found)) = (self.pinned.get(addr), connection.identity)
-            && *pinned != found
-        {
-            return Err(AuthError::UnknownKey(found).into());
-        }
+        self.pinned.check(addr, connection.identity)?;
         self.counts.connected.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
