@@ -266,6 +266,18 @@ pub enum TrackerRequest {
 }
 
 impl TrackerRequest {
+    /// The token of the peer that it is about, if it has one.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Register { token, .. } => token.as_ref(),
+            Self::RegisterAlso { token, .. }
+            | Self::Own { token, .. }
+            | Self::Need { token, .. }
+            | Self::Update { token, .. }
+            | Self::Exit { token } => Some(token),
+        }
+    }
+
     /// Encodes the request. The frame is within
     /// [`TRACKER_FRAMES`](super::limits::TRACKER_FRAMES).
     ///

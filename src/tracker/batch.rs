@@ -224,7 +224,7 @@ impl RequestHandler {
         }
         let token = |asked: &Asked<'_>| match NeedById::of(asked) {
             Some(_) => None,
-            None => token_of(asked.request).copied(),
+            None => asked.request.token().copied(),
         };
         let homes = group.iter().map(token);
         let homes = homes.map(|token| token.map(|token| self.settings.shard_of_token(&token)));
@@ -232,7 +232,7 @@ impl RequestHandler {
         ByShard::new(homes).each(|shard, at| {
             let sessions = self.sessions.lock(shard);
             for &at in at {
-                let token = token_of(group[usize::from(at)].request);
+                let token = group[usize::from(at)].request.token();
                 sum = sum.wrapping_add(token.map_or(0, |token| sessions.touch(token)));
             }
         });
@@ -258,18 +258,6 @@ impl<'a> Place<'a> {
         }
         let new = || (*asked, Viewpoint::new(asked.source, asked.local));
         &mut self.0.get_or_insert_with(new).1
-    }
-}
-
-/// The token of the peer that a request is about.
-fn token_of(request: &TrackerRequest) -> Option<&Token> {
-    match request {
-        TrackerRequest::Register { token, .. } => token.as_ref(),
-        TrackerRequest::RegisterAlso { token, .. }
-        | TrackerRequest::Own { token, .. }
-        | TrackerRequest::Need { token, .. }
-        | TrackerRequest::Update { token, .. }
-        | TrackerRequest::Exit { token } => Some(token),
     }
 }
 

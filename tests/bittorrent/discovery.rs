@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bt_lite::Peer;
 use bt_lite::bittorrent::local_discovery::{GROUP, LocalAnnounce};
+use bt_lite::bittorrent::wire::{Message, Reserved};
 use bt_lite::bittorrent::{
     DhtConfig, InfoHashV1, Magnet, Metainfo, MetainfoBuilder, TorrentError, TorrentOptions,
     TorrentSession, TorrentSessionConfig,
@@ -17,6 +18,7 @@ use mainline::{Dht, Id, Testnet};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
+use crate::raw_peer::{RawPeer, handshake};
 use crate::sessions::{addr, peer};
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -134,7 +136,7 @@ async fn private_torrent_is_neither_announced_nor_found_in_the_local_network() {
 #[tokio::test]
 async fn interface_that_is_not_there_is_an_error() {
     let owner = peer().await;
-    let config = TorrentSessionConfig::new().local_discovery(Ipv4Addr::new(192, 0, 2, 1));
+    let config = TorrentSessionConfig::new().local_discovery(Ipv4Addr::new(203, 0, 113, 7));
     let error = TorrentSession::start(&owner, config).await.unwrap_err();
     assert!(
         matches!(error, TorrentError::LocalDiscovery { .. }),
@@ -186,6 +188,14 @@ async fn torrent_is_found_in_the_distributed_hash_table_unless_it_is_private() {
     }
     assert_eq!(named(&table, &public).await, [addr(&seeds)].into());
     assert_eq!(named(&table, &private).await, [].into());
+    // Others hear of the node by the handshake, and by Port after what this side has.
+    let own = handshake(*hash(&public).as_bytes(), Reserved::DHT, 7);
+    let mut raw = RawPeer::connect(addr(&seeds), own).await;
+    assert!(raw.head.reserved.has(Reserved::DHT));
+    let said = raw
+        .hear_until(|said| matches!(said, Message::Port(_)))
+        .await;
+    assert!(matches!(said.last(), Some(Message::Port(port)) if *port > 0));
     fetches(&fetcher, by(&table), &public, roots[0].path()).await;
     owner.shutdown().await;
     fetcher.shutdown().await;

@@ -52,9 +52,6 @@ const ONCE_KEPT: Duration = Duration::from_secs(600);
 /// How often a reference is drawn. That it is taken happens once in a million draws.
 const DRAWS: u32 = 4;
 
-/// How many names one peer may use for one content at most, as in memory.
-const MAX_NAMES_OF_OWNER: u32 = 8;
-
 /// How many contents a peer ends at once when it leaves. The rest is due with its end.
 pub(super) const AT_ONCE: u64 = 128;
 
@@ -323,7 +320,7 @@ impl<'a> Plan<'a> {
 
     fn begin(&mut self, present: &Present) -> Vec<Call> {
         let TrackerRequest::Register { listen, token } = self.asked.request else {
-            let token = token_of(self.asked.request);
+            let token = self.asked.request.token();
             return match token.and_then(|token| self.rules.peer_of(token)) {
                 Some(peer) => self.begin_known(peer, present),
                 None => self.refuse(Refusal::UnknownToken),
@@ -564,14 +561,13 @@ impl<'a> Plan<'a> {
                     let has_room = present.totals[1] < config.max_contents.into();
                     let may_be_new = letter != b'o' && has_room;
                     let complete = entry.state == OwnState::Complete;
-                    let names = u32::from(config.max_names_per_content);
                     let call = Call::new(Script::ContentOwn, &keys).arg(&reference);
                     let call = call.number(until).arg(if complete { "1" } else { "0" });
                     let call = call.arg(&of_peer).arg(&score).number(entry.length);
                     let call = call.arg(entry.name.as_str()).arg(entry.id.to_string());
                     let call = call.number(config.max_owners_per_content.into());
-                    let call = call.number(names.into());
-                    let call = call.number(names_of_owner(names).into());
+                    let call = call.number(config.max_names_per_content.into());
+                    let call = call.number(config.names_of_owner().into());
                     let call = call.number(bearers_per_shard(config).into());
                     asked.push((at, Some(letter)));
                     calls.push(call.arg(if may_be_new { "1" } else { "0" }));
@@ -609,11 +605,10 @@ impl<'a> Plan<'a> {
             if letter == b'-' {
                 continue;
             }
-            let names = u32::from(config.max_names_per_content);
             let (refusal, is_owned) = match text(answer) {
                 Some("ok") => continue,
                 Some("names") => {
-                    let max = names_of_owner(names);
+                    let max = config.names_of_owner();
                     (Refusal::NamesPerContent { max }, true)
                 }
                 Some("bearers") => {
@@ -893,25 +888,8 @@ pub(super) fn id_of(value: &Value) -> Option<ContentId> {
     Some(ContentId::from_bytes(id))
 }
 
-/// The token that a request carries.
-pub(super) fn token_of(request: &TrackerRequest) -> Option<&Token> {
-    match request {
-        TrackerRequest::Register { token, .. } => token.as_ref(),
-        TrackerRequest::RegisterAlso { token, .. }
-        | TrackerRequest::Own { token, .. }
-        | TrackerRequest::Need { token, .. }
-        | TrackerRequest::Update { token, .. }
-        | TrackerRequest::Exit { token } => Some(token),
-    }
-}
-
 fn is_of_other(upload: &Upload, peer: PeerRef) -> bool {
     upload.owner.0 != peer.0
-}
-
-/// How many names one owner may use for a content that may have so many.
-fn names_of_owner(max: u32) -> u32 {
-    max.div_ceil(2).min(MAX_NAMES_OF_OWNER)
 }
 
 /// How many contents of one name a shard takes. Ids are spread over the shards by chance, so

@@ -15,7 +15,7 @@ use super::answers::Chooser;
 use super::config::{RedisConfig, StoreError, StoreStats};
 use super::known::Known;
 use super::link::{Link, Lost};
-use super::plan::{AT_ONCE, Effects, Plan, Rules, id_of, ids_of_name, token_of};
+use super::plan::{AT_ONCE, Effects, Plan, Rules, id_of, ids_of_name};
 use super::schema::{
     CONTENT_SHARDS, Keys, PEER_SHARD_BITS, PEER_SHARDS, PeerRef, UNMEASURED, entry_of_peer,
 };
@@ -266,7 +266,7 @@ impl RedisRegistry {
             return;
         }
         let (request, asked, rules) = (plan.request(), plan.asked(), &self.rules);
-        let peer = token_of(request).and_then(|token| rules.peer_of(token));
+        let peer = request.token().and_then(|token| rules.peer_of(token));
         if let TrackerRequest::Register { listen, .. } = request {
             let listed = match rules.settings.listed(asked.source, listen.as_ref()) {
                 Ok(listed) => listed,

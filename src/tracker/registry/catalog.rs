@@ -12,9 +12,9 @@ use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
 use super::keyed::Keyed;
 use super::listing::PeerListing;
-use super::names::{NoPlace, share};
+use super::names::NoPlace;
 use super::owner::Owner;
-use super::ownerships::{MAX_NAMES_OF_OWNER, Ownerships, UNLISTED};
+use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::permits::Owned;
 use super::recalled::Recalled;
@@ -257,7 +257,7 @@ impl Catalog {
         if found.is_some_and(|at| used().any(|other| other == at)) {
             return NameOutcome::Done;
         }
-        let max = share(config.max_names_per_content.into()).min(MAX_NAMES_OF_OWNER as u32);
+        let max = config.names_of_owner();
         let live = used().filter(|&at| !names.has_lapsed(at)).count();
         if live >= max as usize {
             return NameOutcome::Refused(Refusal::NamesPerContent { max });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ownerships::MOST as OWNERSHIPS;
+use super::names::share;
+use super::ownerships::{MAX_NAMES_OF_OWNER, MOST as OWNERSHIPS};
 use crate::protocol::limits::{MAX_AMBIGUOUS, MAX_HEARTBEAT, MAX_OWNERS};
 
 /// The shortest heartbeat interval that the protocol can express.
@@ -221,6 +222,11 @@ impl RegistryConfig {
         let k = max_owners.min(self.max_owners).min(MAX_OWNERS).into();
         let fast = self.fast_places(k);
         (fast, k - fast)
+    }
+
+    /// How many names one peer may use for one content: what its host may bring.
+    pub(crate) fn names_of_owner(&self) -> u32 {
+        share(self.max_names_per_content.into()).min(MAX_NAMES_OF_OWNER as u32)
     }
 
     /// How many of `k` places go to the fastest owners.
