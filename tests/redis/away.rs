@@ -126,7 +126,13 @@ async fn promoted_replica_goes_on_with_what_it_has_heard() {
     let mut primary = Server::start().await;
     let replica = Server::replica_of(&primary).await;
     let network = MemoryNetwork::new(1);
-    let tracker = tracker(&network, 0, config(&[&primary, &replica])).await;
+    // No lease ends, however long it takes until the replica is used.
+    let lasting = registry().grace(Duration::from_secs(600));
+    let tracker = Tracker::builder(network.endpoint("t0"));
+    let tracker = tracker
+        .registry(lasting)
+        .redis(config(&[&primary, &replica]));
+    let tracker = tracker.bind("memory:t0").await.expect("it starts");
     let mut owner = Raw::connect(&network, "owner", 0).await;
     let registered = owner.register("memory:owner", None).await;
     let entries = vec![entry(1, OwnState::Complete)];
