@@ -250,8 +250,8 @@ on_all_networks! {
         let bytes = content(20 * CHUNK, 6);
         let path = dir.path().join("x");
         fs::write(&path, "mine").unwrap();
-        // It sends some chunks, and then waits.
-        let storage = Troubled::new(Call::Read, 20 + 5, Trouble::Hangs);
+        // It is hashed in one read, sends some chunks, and then waits.
+        let storage = Troubled::new(Call::Read, 1 + 5, Trouble::Hangs);
         storage.inner.insert(named("x"), bytes.clone()).unwrap();
         let owner = world.builder("owner", storage.clone()).start().await.unwrap();
         let shared = owner.share(named("x")).await.unwrap();
