@@ -164,7 +164,10 @@ on_all_networks! {
         assert!(error.to_string().starts_with("dir-3/file-3: "), "{error}");
         assert_eq!(names(dirs.to.path()), [format!("{}.folder", shared.id)]);
         assert_eq!(leecher.contents(), []);
-        assert_eq!(leecher.stats().contents, 0);
+        // Those of other files that were under way end in a moment.
+        while leecher.stats().contents > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn cancelled_download_leaves_nothing_visible_and_can_be_repeated(world: World) {

@@ -52,7 +52,8 @@ async fn verified(download: &Download, bytes: u64) {
     let mut events = download.events();
     while let Some(event) = events.next().await {
         match event {
-            DownloadEvent::Found(_) => {}
+            // A busy machine may let it wait for a while.
+            DownloadEvent::Found(_) | DownloadEvent::Stalled(_) | DownloadEvent::Resumed => {}
             DownloadEvent::Progress(progress) if progress.verified_bytes < bytes => {}
             DownloadEvent::Progress(_) => return,
             event => panic!("{event:?}"),

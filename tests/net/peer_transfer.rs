@@ -32,7 +32,9 @@ const HASHING_READS: usize = 1;
 async fn verified(download: &Download, bytes: u64) {
     let enough = |event: &DownloadEvent| match event {
         DownloadEvent::Progress(progress) => progress.verified_bytes >= bytes,
-        event => !matches!(event, DownloadEvent::Found(_)),
+        // A busy machine may let it wait for a while.
+        DownloadEvent::Found(_) | DownloadEvent::Stalled(_) | DownloadEvent::Resumed => false,
+        _ => true,
     };
     let mut events = download
         .events()

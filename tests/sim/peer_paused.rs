@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Node, World, content, named, soon};
+use crate::world::{Case, Node, World, content, named, soon};
 
 const CHUNK: usize = 16 << 10;
 const LEN: usize = 60 * CHUNK;
@@ -681,7 +681,7 @@ async fn every_call_in_every_state_has_its_outcome() {
                     true => Kept::files(),
                     false => Kept::Memory(MemoryStorage::new()),
                 };
-                println!("{at:?} {of:?} files: {in_files}");
+                let _case = Case(format!("{at:?} {of:?} files: {in_files}"));
                 let scene = Scene::new(at, kept).await;
                 call(&scene, of);
                 call(&scene, of);
@@ -711,7 +711,7 @@ async fn last_call_counts() {
 #[tokio::test(start_paused = true)]
 async fn settings_return_at_once_in_every_state_and_count_when_it_runs() {
     for at in STATES {
-        println!("{at:?}");
+        let _case = Case(format!("{at:?}"));
         let scene = Scene::new(at, Kept::files()).await;
         let download = &scene.download;
         let limits = ContentLimits::default().download(40_000);

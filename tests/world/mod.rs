@@ -94,6 +94,17 @@ pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
         .expect("the test hangs")
 }
 
+/// What a test tries, shown only if it fails there.
+pub(crate) struct Case(pub(crate) String);
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in this case: {}", self.0);
+        }
+    }
+}
+
 /// The network of a test.
 pub(crate) enum Net {
     Tcp,

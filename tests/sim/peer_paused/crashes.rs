@@ -20,7 +20,7 @@ use super::{
     At, CALLS, Kept, LEN, RESTING, SERVING, begun, call_on, only, pause, pauses, slow_owner, start,
 };
 use crate::world::moment::moment_of;
-use crate::world::{World, named, soon};
+use crate::world::{Case, World, named, soon};
 
 /// A storage in files that is copied as it is before and after each call that changes what is
 /// durable: what a process that is killed at that moment leaves.
@@ -192,7 +192,7 @@ async fn crash_at_any_moment_loses_no_download_that_was_paused() {
         let kept = Kept::Files(dir);
         let peer = start(&world, &kept).await;
         let listed = peer.list();
-        println!("{number} {at}: {listed:?}");
+        let _case = Case(format!("{number} {at}: {listed:?}"));
         // This storage does not remember what is complete.
         ended.push(listed.is_empty());
         if let [listed] = &listed[..] {

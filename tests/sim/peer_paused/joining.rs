@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::{At, CALLS, Kept, LEN, SERVING, Scene, call, check, expected, only, pause, restart};
-use crate::world::{named, soon};
+use crate::world::{Case, named, soon};
 
 /// Another call for a download that is paused, however it came to be that, joins it and
 /// leaves it paused: there is one, and either handle has it go on.
@@ -16,7 +16,7 @@ async fn another_call_joins_a_paused_download_and_leaves_it_paused() {
     for at in [At::PausedBefore, At::Paused, At::Restored, At::NoTracker] {
         for by_name in [false, true] {
             for elsewhere in [false, true] {
-                println!("{at:?} by name: {by_name}, elsewhere: {elsewhere}");
+                let _case = Case(format!("{at:?} by name: {by_name}, elsewhere: {elsewhere}"));
                 let mut scene = Scene::new(at, Kept::files()).await;
                 if at == At::NoTracker {
                     // One that was asked for by name, and is not found, after a restart.
@@ -118,7 +118,7 @@ async fn options_of_another_call_count_for_the_download_that_it_joins() {
 async fn restored_download_by_name_that_was_not_found_is_under_full_control() {
     for of in CALLS {
         for kept in Kept::both() {
-            println!("{of:?}");
+            let _case = Case(format!("{of:?}"));
             let mut scene = Scene::new(At::NoTracker, kept).await;
             pause(&scene.download, SERVING).await;
             scene.download.detach();
