@@ -31,7 +31,7 @@ enum Flow {
 }
 
 /// Answers requests until the client goes, breaks the protocol, or is silent for
-/// too long; or until the tracker stops, and then for no longer than
+/// too long; or until the tracker drains or stops, and then for no longer than
 /// [`SHUTDOWN_TIMEOUT`].
 pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit: Permit) {
     let overdue = async {
@@ -71,7 +71,7 @@ async fn converse(
     loop {
         let first = tokio::select! {
             biased;
-            () = service.stop.cancelled() => break,
+            () = service.draining.cancelled() => break,
             first = timeout(patience, connection.stream.next()) => first,
         };
         let Ok(first) = first else {
@@ -81,16 +81,15 @@ async fn converse(
             permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let asked = (&mut connection, asker);
-        let flow = match &service.access {
-            Some(_) => answer_asked(service, asked, first).await?,
-            None => in_time(answer_batch(service, asked, first)).await?,
-        };
+        let flow = answer(service, (&mut connection, asker), first).await?;
         if flow == Flow::Close {
-            break;
+            return in_time(connection.sink.close()).await;
         }
         // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
+    }
+    if service.draining.is_cancelled() && !service.stop.is_cancelled() {
+        return send_away(service, (&mut connection, asker)).await;
     }
     let close = async {
         // Requests that have arrived by now are told why they are not answered.
@@ -108,6 +107,48 @@ async fn converse(
         connection.sink.close().await
     };
     in_time(close).await
+}
+
+/// Answers what has arrived, tells the client to go elsewhere, and waits until it has gone, or
+/// the tracker stops.
+async fn send_away(
+    service: &Service,
+    (connection, asker): (&mut Connection, &Asker),
+) -> Result<(), TransportError> {
+    if let Some(first) = connection.stream.next().now_or_never() {
+        let flow = answer(service, (&mut *connection, asker), first).await?;
+        if flow == Flow::Close {
+            return in_time(connection.sink.close()).await;
+        }
+    }
+    // If it has asked something meanwhile, this is the answer to it, and nothing that follows
+    // is carried out. If not, this is as good as the end of the connection.
+    let told = async {
+        if let Ok(reply) = TrackerReply::Refused(Refusal::ShuttingDown).encode() {
+            connection.sink.send(reply).await?;
+        }
+        connection.sink.close().await
+    };
+    in_time(told).await?;
+    // A connection that is dropped with something unread may lose what was sent last.
+    let gone = async { while let Some(Ok(_)) = connection.stream.next().await {} };
+    tokio::select! {
+        () = gone => {}
+        () = service.stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Answers the first request and those that have arrived after it.
+async fn answer(
+    service: &Service,
+    asked: (&mut Connection, &Asker),
+    first: Option<Result<Frame, TransportError>>,
+) -> Result<Flow, TransportError> {
+    match &service.access {
+        Some(_) => answer_asked(service, asked, first).await,
+        None => in_time(answer_batch(service, asked, first)).await,
+    }
 }
 
 /// What is written must be taken within [`WRITE_TIMEOUT`].
@@ -140,7 +181,9 @@ async fn answer_asked(
                 None => last = Some(None),
             }
         }
-        let may_read = last.is_none() && questions.has_room();
+        // One who asks on and on is sent away as well.
+        let goes_on = !service.draining.is_cancelled();
+        let may_read = goes_on && last.is_none() && questions.has_room();
         if may_read && let Some(frame) = stream.next().now_or_never() {
             next = Some(frame);
             continue;

@@ -114,7 +114,13 @@ pub(super) struct Service {
     unsure: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
     pub(super) registered: Notify,
+    /// No more clients are taken, and those who are here are to go. So it is also when the
+    /// tracker stops.
+    pub(super) draining: CancellationToken,
     pub(super) stop: CancellationToken,
+    /// The tasks that end once all clients have gone: connections, and what accepts them.
+    pub(super) connections: TaskTracker,
+    /// The others, which end when the tracker stops.
     pub(super) tasks: TaskTracker,
     pub(super) started: Instant,
 }
@@ -137,6 +143,7 @@ impl Service {
         authenticates: bool,
         #[cfg(feature = "bittorrent")] torrents: ForTorrents,
     ) -> Self {
+        let stop = CancellationToken::new();
         Self {
             registry,
             admission: Arc::new(admission),
@@ -152,7 +159,9 @@ impl Service {
             unsure: AtomicU64::new(0),
             sweep: Notify::new(),
             registered: Notify::new(),
-            stop: CancellationToken::new(),
+            draining: stop.child_token(),
+            stop,
+            connections: TaskTracker::new(),
             tasks: TaskTracker::new(),
             started: now(),
         }
