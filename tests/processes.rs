@@ -10,6 +10,8 @@
 #[path = "tls/authority.rs"]
 #[allow(dead_code)]
 mod authority;
+#[path = "processes/operating.rs"]
+mod operating;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -57,8 +59,13 @@ struct Program {
 
 impl Program {
     fn start(name: &'static str, args: &[&str]) -> Self {
-        let mut child = Command::new(example(name))
-            .args(args)
+        let mut command = Command::new(example(name));
+        command.args(args);
+        Self::spawned(name, command)
+    }
+
+    fn spawned(name: &'static str, mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

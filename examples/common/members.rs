@@ -35,6 +35,16 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// Those who know a secret, or who have certificates.
+    pub(crate) fn new(secret: Option<PathBuf>, certificates: Option<PathBuf>, quic: bool) -> Self {
+        Self {
+            secret,
+            certificates,
+            tls: false,
+            quic,
+        }
+    }
+
     /// Makes the secret if there is no such file.
     pub(crate) fn make_secret(&self) -> Outcome<()> {
         if let Some(path) = &self.secret {

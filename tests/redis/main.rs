@@ -4,6 +4,7 @@
 mod access;
 mod away;
 mod crowd;
+mod drain;
 mod errors;
 #[path = "../world/policies.rs"]
 #[allow(dead_code)] // Some policies are not needed here.

@@ -652,6 +652,8 @@ impl Session {
     /// references to the others.
     async fn report(&mut self) -> Outcome<()> {
         while let Some(token) = self.token() {
+            // Nothing is taken out before it can be sent.
+            self.receive_owed().await?;
             let uploads = self.setup.state.take_credits(self.setup.index);
             if uploads.is_empty() {
                 break;
@@ -660,7 +662,7 @@ impl Session {
                 token,
                 uploads: uploads.clone(),
             };
-            match self.request(&request).await? {
+            match self.connection.request(&request).await? {
                 TrackerReply::Done => {}
                 TrackerReply::Refused(Refusal::UnknownToken) => return self.register().await,
                 other => {
