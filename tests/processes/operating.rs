@@ -312,3 +312,40 @@ fn sigterm_ends_the_tracker_though_a_client_stays() {
     assert!(stderr.contains("left=1"), "{stderr}");
     drop(stays);
 }
+
+/// The file of the unit is read as it is, up to the store that it names.
+#[test]
+fn unit_and_its_file_are_true() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cluster");
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("redis.secret");
+    fs::write(&secret, "of any length").unwrap();
+    let unit = fs::read_to_string(example.join("bt_lite-tracker.service")).unwrap();
+    let of_unit = |key: &str| {
+        let mut lines = unit.lines();
+        lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+    };
+    // The program with the flags and the environment of the unit, with other paths.
+    let command: Vec<&str> = of_unit("ExecStart").unwrap().split(' ').collect();
+    assert_eq!(command[1..], ["--config", "/etc/bt_lite/tracker.toml"]);
+    let variable = of_unit("Environment").unwrap();
+    let (name, path) = variable.split_once('=').unwrap();
+    assert_eq!(path, "%d/redis.secret");
+    let file = example.join("tracker.toml");
+    let free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let store = ["--redis", "redis://127.0.0.1:1/"];
+    let args = [&free[..], &store, &["--config", text(&file)]].concat();
+    let stderr = Program::start_with("tracker", &args, &[(name, text(&secret))]).failed();
+    assert!(stderr.contains("the store is out of reach"), "{stderr}");
+
+    let said: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
+    let drain = said["drain"].as_integer().unwrap() as u64;
+    let ends = Duration::from_secs(drain) + bt_lite::tracker::SHUTDOWN_TIMEOUT;
+    let number = |key| of_unit(key).unwrap().parse::<u64>().unwrap();
+    assert!(
+        number("TimeoutStopSec") > ends.as_secs(),
+        "it is not killed before"
+    );
+    let connections = said["limits"]["max_connections"].as_integer().unwrap();
+    assert!(number("LimitNOFILE") > connections as u64);
+}
