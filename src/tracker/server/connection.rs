@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::admission::Permit;
 use super::questions::{BATCH, Questions};
+use super::recording::count_error;
 use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
@@ -55,6 +56,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         service.forget_all(&asker.who()).await;
     }
     if let Err(error) = outcome {
+        count_error(&error);
         debug!(%error, "tracker connection ended");
     }
 }
@@ -171,12 +173,14 @@ async fn answer_asked(
     let mut next = Some(first);
     // What is said last, once there is nothing more to read.
     let mut last = None;
+    let mut broken = None;
     let (mut answered, mut unflushed) = (0, false);
     loop {
         if let Some(frame) = next.take() {
             match frame.map(|frame| decoded(service, frame)) {
                 Some(Ok(request)) => questions.ask(request),
                 Some(Err(Refused::Auth(error))) => return Err(error),
+                Some(Err(Refused::Broken(error))) => (last, broken) = (Some(None), Some(error)),
                 Some(Err(Refused::Told(reply))) => last = Some(reply),
                 None => last = Some(None),
             }
@@ -217,6 +221,10 @@ async fn answer_asked(
             tokio::task::yield_now().await;
         }
     }
+    if let Some(error) = broken {
+        let _ = in_time(sink.close()).await;
+        return Err(error);
+    }
     let flow = match last {
         Some(_) => Flow::Close,
         None => Flow::Continue,
@@ -242,6 +250,11 @@ async fn answer_batch(
     let flow = match refused {
         None => Flow::Continue,
         Some(Refused::Auth(error)) => return Err(error),
+        Some(Refused::Broken(error)) => {
+            // It may be that replies still arrive.
+            let _ = connection.sink.close().await;
+            return Err(error);
+        }
         Some(Refused::Told(reply)) => {
             if let Some(reply) = reply {
                 connection.sink.feed(reply).await?;
@@ -283,6 +296,8 @@ fn read_batch(
 enum Refused {
     /// The other side is not let in any more.
     Auth(TransportError),
+    /// Nothing more can be read.
+    Broken(TransportError),
     /// It is told this, if anything.
     Told(Option<Frame>),
 }
@@ -302,7 +317,7 @@ fn decoded(
             Err(Refused::Told(service.refuse_malformed().encode().ok()))
         }
         Err(error @ TransportError::Auth(_)) => Err(Refused::Auth(error)),
-        Err(_) => Err(Refused::Told(None)),
+        Err(error) => Err(Refused::Broken(error)),
     }
 }
 

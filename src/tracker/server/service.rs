@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::permission::{Permission, ask};
+use super::recording::{count_refusal, count_refused_reply, count_reply, kind_of};
 use super::registrations::{Part, Registrations};
 use super::token_binding::{TOKEN_IN_REPLY, TokenBinding};
 #[cfg(feature = "bittorrent")]
@@ -193,6 +194,9 @@ impl Service {
         from: &Asker,
         mut requests: Vec<TrackerRequest>,
     ) -> Vec<Bytes> {
+        if !requests.is_empty() {
+            metrics::observe(metrics::TRACKER_BATCH, requests.len());
+        }
         if requests.len() < 2 {
             let mut heads = Vec::new();
             for request in requests {
@@ -346,6 +350,7 @@ impl Service {
         outcome: Result<(), &Refusal>,
         reply: &mut [u8],
     ) {
+        count_reply(reply);
         if let Err(refusal) = outcome {
             debug!(%refusal, "request refused");
             count_refusal(refusal);
@@ -359,25 +364,6 @@ impl Service {
             if let Some(identity) = &who.identity {
                 self.tokens.seal(identity, reply);
             }
-        }
-    }
-
-    /// Records an answer, and what the registry holds after it.
-    pub(super) fn record(&self, timer: Timer, kind: &'static str) {
-        if cfg!(feature = "metrics") {
-            metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", kind), 1);
-            timer.record_as(metrics::TRACKER_ANSWER, ("kind", kind));
-            self.record_counts();
-        }
-    }
-
-    /// Records what the registry holds.
-    pub(super) fn record_counts(&self) {
-        if cfg!(feature = "metrics") {
-            let [peers, contents, ownerships] = self.registry.counts();
-            metrics::set(metrics::TRACKER_PEERS, peers);
-            metrics::set(metrics::TRACKER_CONTENTS, contents);
-            metrics::set(metrics::TRACKER_OWNERSHIPS, ownerships);
         }
     }
 
@@ -442,6 +428,7 @@ impl Service {
         self.count_unanswered(&refusal);
         let mut reply = Vec::with_capacity(REPLY_LEN);
         ReplyWriter::reply(&mut reply, TrackerReply::Refused(refusal));
+        count_reply(&reply);
         reply
     }
 
@@ -483,14 +470,16 @@ impl Service {
     pub(super) fn refuse_malformed(&self) -> TrackerReply {
         self.malformed.fetch_add(1, Ordering::Relaxed);
         metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", "malformed"), 1);
-        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "malformed"), 1);
+        count_refusal(&Refusal::Malformed);
+        count_refused_reply();
         TrackerReply::Refused(Refusal::Malformed)
     }
 
     /// Refuses a request because the tracker is stopping.
     pub(super) fn refuse_shutting_down(&self) -> TrackerReply {
         self.shutting_down.fetch_add(1, Ordering::Relaxed);
-        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "shutting_down"), 1);
+        count_refusal(&Refusal::ShuttingDown);
+        count_refused_reply();
         TrackerReply::Refused(Refusal::ShuttingDown)
     }
 
@@ -502,47 +491,6 @@ impl Service {
         stats.refusals.denied += self.denied.load(Ordering::Relaxed);
         stats.refusals.busy += self.admission.refused() + self.unsure.load(Ordering::Relaxed);
         stats
-    }
-}
-
-/// The name of a request in metrics.
-fn kind_of(request: &TrackerRequest) -> &'static str {
-    match request {
-        TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => "register",
-        TrackerRequest::Own { .. } => "own",
-        TrackerRequest::Need { .. } => "need",
-        TrackerRequest::Update { .. } => "update",
-        TrackerRequest::Exit { .. } => "exit",
-    }
-}
-
-/// Records a refusal.
-pub(super) fn count_refusal(refusal: &Refusal) {
-    let reason = ("reason", reason_of(refusal));
-    metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
-}
-
-/// The name of a refusal in metrics: that of its field in
-/// [`RefusalCounts`](crate::tracker::RefusalCounts).
-fn reason_of(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::UnknownToken => "unknown_token",
-        Refusal::UnknownContent => "unknown_content",
-        Refusal::Denied => "denied",
-        Refusal::ForeignAddress { .. } => "foreign_address",
-        Refusal::PeersPerHost { .. } => "peers_per_host",
-        Refusal::Peers { .. } => "peers",
-        Refusal::ContentsPerPeer { .. } => "contents_per_peer",
-        Refusal::OwnersPerContent { .. } => "owners_per_content",
-        Refusal::Contents { .. } => "contents",
-        Refusal::NamesPerContent { .. } => "names_per_content",
-        Refusal::ContentsPerName { .. } => "contents_per_name",
-        Refusal::ContentsPerHost { .. } => "contents_per_host",
-        Refusal::OwnershipsPerHost { .. } => "ownerships_per_host",
-        Refusal::Ownerships { .. } => "ownerships",
-        Refusal::Malformed => "malformed",
-        Refusal::Busy => "busy",
-        Refusal::ShuttingDown => "shutting_down",
     }
 }
 

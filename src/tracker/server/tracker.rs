@@ -22,6 +22,7 @@ use super::{
 use crate::access::{AccessGate, AccessPolicy};
 use crate::error::checked_addr;
 use crate::io_error::IoError;
+use crate::metrics::{self, Timer};
 use crate::protocol::{Addr, AddrError};
 #[cfg(feature = "redis")]
 use crate::tracker::redis::{RedisConfig, RedisRegistry, StoreStats};
@@ -587,7 +588,9 @@ async fn expire(service: Arc<Service>) {
             () = service.stop.cancelled() => return,
             () = wait => {}
         }
+        let timer = Timer::start();
         registry.handle_timeout(now());
+        timer.record(metrics::TRACKER_EXPIRY);
         service.record_counts();
         tokio::task::yield_now().await;
     }
