@@ -12,9 +12,6 @@ use futures::{SinkExt, StreamExt};
 
 use super::*;
 
-/// How often something is looked at that must come about.
-const LOOK: Duration = Duration::from_millis(20);
-
 impl Program {
     /// Like [`start`](Program::start), with variables of the environment.
     fn start_with(name: &'static str, args: &[&str], variables: &[(&str, &str)]) -> Self {
@@ -44,7 +41,7 @@ fn get(base: &str, path: &str) -> (u16, String) {
     (status.parse().unwrap(), body.to_owned())
 }
 
-/// Looks again and again until something is so.
+/// Looks again and again until something is so. Each look takes its time.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -52,7 +49,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
             begun.elapsed() < PATIENCE,
             "it never came about that {what}"
         );
-        std::thread::sleep(LOOK);
+        std::thread::yield_now();
     }
 }
 

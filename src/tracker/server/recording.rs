@@ -1,31 +1,9 @@
 //! What a tracker records of its requests and replies ([`metrics`](crate::metrics)).
 
-use super::service::Service;
 use crate::error_kind::ErrorKind;
-use crate::metrics::{self, Timer};
+use crate::metrics;
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::TransportError;
-
-impl Service {
-    /// Records an answer, and what the registry holds after it.
-    pub(super) fn record(&self, timer: Timer, kind: &'static str) {
-        if cfg!(feature = "metrics") {
-            metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", kind), 1);
-            timer.record_as(metrics::TRACKER_ANSWER, ("kind", kind));
-            self.record_counts();
-        }
-    }
-
-    /// Records what the registry holds.
-    pub(super) fn record_counts(&self) {
-        if cfg!(feature = "metrics") {
-            let [peers, contents, ownerships] = self.registry.counts();
-            metrics::set(metrics::TRACKER_PEERS, peers);
-            metrics::set(metrics::TRACKER_CONTENTS, contents);
-            metrics::set(metrics::TRACKER_OWNERSHIPS, ownerships);
-        }
-    }
-}
 
 /// The name of a request in metrics.
 pub(super) fn kind_of(request: &TrackerRequest) -> &'static str {

@@ -367,6 +367,25 @@ impl Service {
         }
     }
 
+    /// Records an answer, and what the registry holds after it.
+    pub(super) fn record(&self, timer: Timer, kind: &'static str) {
+        if cfg!(feature = "metrics") {
+            metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", kind), 1);
+            timer.record_as(metrics::TRACKER_ANSWER, ("kind", kind));
+            self.record_counts();
+        }
+    }
+
+    /// Records what the registry holds.
+    pub(super) fn record_counts(&self) {
+        if cfg!(feature = "metrics") {
+            let [peers, contents, ownerships] = self.registry.counts();
+            metrics::set(metrics::TRACKER_PEERS, peers);
+            metrics::set(metrics::TRACKER_CONTENTS, contents);
+            metrics::set(metrics::TRACKER_OWNERSHIPS, ownerships);
+        }
+    }
+
     /// Notes whose registrations there are, after a request that was not refused.
     async fn note(
         &self,
