@@ -23,18 +23,24 @@ const SECRET: usize = 32;
 /// Where everything of the cluster lies, until it is dropped.
 pub(crate) struct Workspace {
     dir: TempDir,
-    /// The program of a tracker.
+    /// The programs of Redis and of a tracker.
+    redis: PathBuf,
     tracker: PathBuf,
 }
 
 impl Workspace {
     pub(crate) fn new() -> Outcome<Self> {
+        let redis = on_path("redis-server").ok_or(
+            "there is no redis-server on the PATH: install it (apt install redis-server, \
+             brew install redis), or Valkey with a link of that name",
+        )?;
         let dir = tempfile::tempdir()?;
         let mut secret = [0; SECRET];
         getrandom::fill(&mut secret)?;
         fs::write(dir.path().join("redis.secret"), secret)?;
         Ok(Self {
             dir,
+            redis,
             tracker: tracker_program()?,
         })
     }
@@ -93,15 +99,11 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn start(workspace: &Workspace) -> Outcome<Self> {
-        let program = on_path("redis-server").ok_or(
-            "there is no redis-server on the PATH: install it (apt install redis-server, \
-             brew install redis), or Valkey with a link of that name",
-        )?;
         // Nobody else takes it in the moment until the server does.
         let free = TcpListener::bind("127.0.0.1:0")?;
         let port = free.local_addr()?.port();
         drop(free);
-        let mut command = Command::new(program);
+        let mut command = Command::new(&workspace.redis);
         command
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--maxmemory-policy", "noeviction", "--dir"])

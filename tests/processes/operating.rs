@@ -346,3 +346,10 @@ fn unit_and_its_file_are_true() {
     let connections = said["limits"]["max_connections"].as_integer().unwrap();
     assert!(number("LimitNOFILE") > connections as u64);
 }
+
+#[test]
+fn cluster_without_redis_says_what_is_missing() {
+    let mut cluster = Program::start_with("cluster", &[], &[("PATH", "/nowhere")]);
+    let stderr = cluster.failed();
+    assert!(stderr.contains("no redis-server on the PATH"), "{stderr}");
+}
