@@ -26,13 +26,24 @@
 //! | `bt_lite_peer_store_seconds` | histogram | seconds | until the storage has written a chunk |
 //! | `bt_lite_peer_commit_seconds` | histogram | seconds | until the storage has made durable what it has |
 //! | `bt_lite_tracker_requests_total` | counter | requests | requests; `kind`: `register`, `own`, `need`, `update`, `exit`, `announce`, `scrape`, `malformed` |
+//! | `bt_lite_tracker_replies_total` | counter | replies | replies to peers; `kind`: `registered`, `done`, `found`, `ambiguous`, `refused`, `partly` |
 //! | `bt_lite_tracker_refusals_total` | counter | requests | requests that were refused as a whole; `reason`: as in [`RefusalCounts`](crate::tracker::RefusalCounts) |
+//! | `bt_lite_tracker_refused_entries_total` | counter | entries | entries of OWN that were refused; `reason` likewise |
 //! | `bt_lite_tracker_request_seconds` | histogram | seconds | until a request is answered; `kind` as above |
+//! | `bt_lite_tracker_batch_requests` | histogram | requests | how many requests were answered together, where no policy is asked |
+//! | `bt_lite_tracker_expiry_seconds` | histogram | seconds | one step of forgetting peers, for which requests wait at most |
 //! | `bt_lite_tracker_connections_total` | counter | connections | connections that came; `result`: `served`, `refused` |
+//! | `bt_lite_tracker_connection_errors_total` | counter | connections | connections that ended by an error; `kind`: that of the [`TransportError`](crate::TransportError) ([`ErrorKind`](crate::ErrorKind)) |
 //! | `bt_lite_tracker_connections` | gauge | connections | connections that are open |
 //! | `bt_lite_tracker_peers` | gauge | peers | peers that are registered, at the tracker that answered last |
 //! | `bt_lite_tracker_contents` | gauge | contents | contents that have an owner, at the same |
 //! | `bt_lite_tracker_ownerships` | gauge | | pairs of a peer and a content, at the same |
+//! | `bt_lite_tracker_store_up` | gauge | | 1 if the shared store is there, 0 if it is away, at the tracker that found out last |
+//! | `bt_lite_tracker_store_seconds` | histogram | seconds | one round trip to the shared store |
+//! | `bt_lite_tracker_store_calls_total` | counter | calls | calls that were made in these round trips |
+//! | `bt_lite_tracker_store_losses_total` | counter | | how often the shared store was lost |
+//! | `bt_lite_tracker_store_without_total` | counter | requests | requests that were answered without the shared store |
+//! | `bt_lite_tracker_store_deferred` | gauge | requests | reports and farewells that wait until the shared store is back |
 
 use std::time::Duration;
 
@@ -54,6 +65,11 @@ pub(crate) const DIAL: &str = "bt_lite_peer_dial_seconds";
 pub(crate) const STORE: &str = "bt_lite_peer_store_seconds";
 pub(crate) const COMMIT: &str = "bt_lite_peer_commit_seconds";
 pub(crate) const TRACKER_REQUESTS: &str = "bt_lite_tracker_requests_total";
+pub(crate) const TRACKER_REPLIES: &str = "bt_lite_tracker_replies_total";
+pub(crate) const TRACKER_REFUSED_ENTRIES: &str = "bt_lite_tracker_refused_entries_total";
+pub(crate) const TRACKER_BATCH: &str = "bt_lite_tracker_batch_requests";
+pub(crate) const TRACKER_EXPIRY: &str = "bt_lite_tracker_expiry_seconds";
+pub(crate) const TRACKER_CONNECTION_ERRORS: &str = "bt_lite_tracker_connection_errors_total";
 pub(crate) const TRACKER_REFUSALS: &str = "bt_lite_tracker_refusals_total";
 pub(crate) const TRACKER_ANSWER: &str = "bt_lite_tracker_request_seconds";
 pub(crate) const TRACKER_ACCEPTED: &str = "bt_lite_tracker_connections_total";
@@ -61,6 +77,17 @@ pub(crate) const TRACKER_CONNECTIONS: &str = "bt_lite_tracker_connections";
 pub(crate) const TRACKER_PEERS: &str = "bt_lite_tracker_peers";
 pub(crate) const TRACKER_CONTENTS: &str = "bt_lite_tracker_contents";
 pub(crate) const TRACKER_OWNERSHIPS: &str = "bt_lite_tracker_ownerships";
+
+/// The names about a shared store.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) mod store {
+    pub(crate) const UP: &str = "bt_lite_tracker_store_up";
+    pub(crate) const ROUND_TRIP: &str = "bt_lite_tracker_store_seconds";
+    pub(crate) const CALLS: &str = "bt_lite_tracker_store_calls_total";
+    pub(crate) const LOSSES: &str = "bt_lite_tracker_store_losses_total";
+    pub(crate) const WITHOUT: &str = "bt_lite_tracker_store_without_total";
+    pub(crate) const DEFERRED: &str = "bt_lite_tracker_store_deferred";
+}
 
 /// Tells the recorder that is installed the units and descriptions of all metrics.
 #[cfg(feature = "metrics")]
@@ -82,7 +109,19 @@ pub fn describe() {
         (BANNED, "Peers that were banned."),
         (WITHDRAWN, "Contents that can no longer be read."),
         (TRACKER_REQUESTS, "Requests to the tracker."),
+        (TRACKER_REPLIES, "Replies of the tracker to peers."),
         (TRACKER_REFUSALS, "Requests that the tracker refused."),
+        (TRACKER_REFUSED_ENTRIES, "Entries that the tracker refused."),
+        (
+            TRACKER_CONNECTION_ERRORS,
+            "Connections of the tracker that ended by an error.",
+        ),
+        (store::CALLS, "Calls of the shared store."),
+        (store::LOSSES, "How often the shared store was lost."),
+        (
+            store::WITHOUT,
+            "Requests answered without the shared store.",
+        ),
         (TRACKER_ACCEPTED, "Connections that came to the tracker."),
     ];
     for (name, text) in counts {
@@ -97,6 +136,8 @@ pub fn describe() {
         (TRACKER_PEERS, "Peers that are registered."),
         (TRACKER_CONTENTS, "Contents that have an owner."),
         (TRACKER_OWNERSHIPS, "Pairs of a peer and a content."),
+        (store::UP, "Whether the shared store is there."),
+        (store::DEFERRED, "Requests that wait for the shared store."),
     ];
     for (name, text) in gauges {
         describe_gauge!(name, Unit::Count, text);
@@ -106,10 +147,14 @@ pub fn describe() {
         (STORE, "Until the storage has written a chunk."),
         (COMMIT, "Until the storage has made durable what it has."),
         (TRACKER_ANSWER, "Until the tracker has answered a request."),
+        (TRACKER_EXPIRY, "One step of forgetting peers."),
+        (store::ROUND_TRIP, "One round trip to the shared store."),
     ];
     for (name, text) in times {
         describe_histogram!(name, Unit::Seconds, text);
     }
+    let text = "Requests that the tracker answered together.";
+    describe_histogram!(TRACKER_BATCH, Unit::Count, text);
 }
 
 /// Adds to a counter.
@@ -132,6 +177,14 @@ pub(crate) fn count_as(name: &'static str, (label, value): (&'static str, &'stat
 pub(crate) fn set(name: &'static str, value: u64) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(name).set(value as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (name, value);
+}
+
+/// Adds a number to a histogram of numbers.
+pub(crate) fn observe(name: &'static str, value: usize) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(name).record(value as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = (name, value);
 }

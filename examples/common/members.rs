@@ -32,9 +32,23 @@ pub(crate) struct Members {
     /// Over QUIC instead of TLS.
     #[arg(long, requires = "members", conflicts_with = "tls")]
     quic: bool,
+    /// Whether the program has a log, in which everything about the files is told.
+    #[arg(skip)]
+    has_log: bool,
 }
 
 impl Members {
+    /// Those who know a secret, or who have certificates, for a program that has a log.
+    pub(crate) fn new(secret: Option<PathBuf>, certificates: Option<PathBuf>, quic: bool) -> Self {
+        Self {
+            secret,
+            certificates,
+            tls: false,
+            quic,
+            has_log: true,
+        }
+    }
+
     /// Makes the secret if there is no such file.
     pub(crate) fn make_secret(&self) -> Outcome<()> {
         if let Some(path) = &self.secret {
@@ -50,7 +64,7 @@ impl Members {
                 let trust = Trust::Secret(Secret::from_file(path)?);
                 Authenticator::new(Identity::generate()?, trust)?
             }
-            (None, Some(dir)) => by_certificate(dir)?,
+            (None, Some(dir)) => by_certificate(dir, self.has_log)?,
             (None, None) => return Ok(Box::new(tcp)),
         };
         Ok(match self.quic {
@@ -60,19 +74,22 @@ impl Members {
     }
 }
 
-fn by_certificate(dir: &Path) -> Outcome<Authenticator> {
+fn by_certificate(dir: &Path, has_log: bool) -> Outcome<Authenticator> {
     let (ca, revoked) = (dir.join("ca.pem"), dir.join("revoked.pem"));
     // It need not be there before somebody is revoked.
     let ca = Ca::from_pem_file(ca).revoked_pem_file(revoked);
     let identity = Identity::from_pem_files(dir.join("cert.pem"), dir.join("key.pem"))?;
     let auth = Authenticator::new(identity, Trust::Ca(ca))?;
-    tokio::spawn(reread(auth.clone()));
+    match has_log {
+        true => tokio::spawn(auth.clone().watch(REREAD)),
+        false => tokio::spawn(reread(auth.clone())),
+    };
     Ok(auth)
 }
 
 /// Reads the files again and again, and says on stderr when they cannot be used: a program
 /// that does not hear of it would go on with an old list of those that are revoked. One that
-/// has a log spawns `Authenticator::watch` instead, which says more.
+/// has a log has `Authenticator::watch` instead, which says more.
 async fn reread(auth: Authenticator) {
     let mut told = None;
     loop {

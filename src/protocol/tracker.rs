@@ -513,6 +513,19 @@ pub enum TrackerReply {
 }
 
 impl TrackerReply {
+    /// The name of the reply that has this head, in metrics.
+    pub(crate) fn kind_of_head(head: &[u8]) -> Option<&'static str> {
+        Some(match *head.first()? {
+            REGISTERED => "registered",
+            DONE => "done",
+            FOUND => "found",
+            AMBIGUOUS => "ambiguous",
+            REFUSED => "refused",
+            PARTLY => "partly",
+            _ => return None,
+        })
+    }
+
     /// Encodes the reply. The frame is within
     /// [`TRACKER_FRAMES`](super::limits::TRACKER_FRAMES). The heartbeat is encoded
     /// in whole milliseconds.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bt_lite::protocol::PeerMessage;
-use bt_lite::{MemoryNetwork, Transport};
+use bt_lite::protocol::{OwnEntry, OwnState, PeerMessage, TrackerReply, TrackerRequest};
+use bt_lite::tracker::{RegistryConfig, Tracker};
+use bt_lite::{ContentId, MemoryNetwork, Transport};
 use futures::{SinkExt, StreamExt};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -78,6 +79,20 @@ async fn downloads_and_requests_are_recorded_and_labels_name_nobody() {
     let refusals = |reason| format!("bt_lite_tracker_refusals_total{{reason=\"{reason}\"}}");
     assert_eq!(value(&refusals("unknown_content")), 1.0);
     assert_eq!(value(&refusals("malformed")), 1.0);
+    let replies = |kind| format!("bt_lite_tracker_replies_total{{kind=\"{kind}\"}}");
+    assert_eq!(
+        value(&replies("registered")),
+        counts.requests.register as f64
+    );
+    assert_eq!(value(&replies("found")), (counts.requests.need - 1) as f64);
+    // What nobody has, and what nobody understands.
+    assert_eq!(value(&replies("refused")), 2.0);
+    let done = counts.requests.own + counts.requests.update;
+    assert_eq!(value(&replies("done")), done as f64);
+    let answered = value("bt_lite_tracker_batch_requests_sum");
+    let asked = counts.requests.need + counts.requests.register;
+    assert_eq!(answered, asked as f64 + done as f64);
+    assert!(value("bt_lite_tracker_batch_requests_count") <= answered);
     assert_eq!(value("bt_lite_tracker_peers"), 2.0);
     assert_eq!(value("bt_lite_tracker_contents"), 1.0);
     assert_eq!(value("bt_lite_tracker_ownerships"), 2.0);
@@ -137,6 +152,62 @@ async fn bad_chunks_waste_and_bans_are_recorded_by_their_reason() {
         CHUNK as f64
     );
     assert_eq!(value("bt_lite_peer_banned_total{why=\"bad_chunk\"}"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_entries_broken_connections_and_expiry_are_recorded() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let network = MemoryNetwork::new(1);
+    let few = RegistryConfig::default().max_contents_per_peer(1);
+    let builder = Tracker::builder(network.endpoint("tracker")).registry(few);
+    let tracker = builder.bind("memory:tracker").await.unwrap();
+    let addr = tracker.local_addr().clone();
+    let connection = network.endpoint("owner").connect(&addr).await;
+    let mut connection = connection.unwrap();
+    let mut ask = async |request: TrackerRequest| {
+        let frame = request.encode().unwrap();
+        connection.sink.send(frame).await.unwrap();
+        let reply = connection.stream.next().await.unwrap().unwrap();
+        TrackerReply::decode(reply).unwrap()
+    };
+    let register = TrackerRequest::Register {
+        listen: None,
+        token: None,
+    };
+    let TrackerReply::Registered(registered) = ask(register).await else {
+        panic!("it is registered");
+    };
+    let entries = (1..=3).map(|number| {
+        let id = ContentId::from_bytes([number; 32]);
+        OwnEntry::new(id, "name".parse().unwrap(), 1, OwnState::Complete)
+    });
+    let own = TrackerRequest::Own {
+        token: registered.token,
+        entries: entries.collect(),
+    };
+    assert!(matches!(ask(own).await, TrackerReply::Partly(refused) if refused.len() == 2));
+    // It is forgotten with its lease, and cut off in the middle of what it says.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    network.kill("owner");
+    while tracker.stats().connections > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let seen = values(&metrics);
+    let value = |name: &str| {
+        *seen
+            .get(name)
+            .unwrap_or_else(|| panic!("{name}: {seen:#?}"))
+    };
+    assert_eq!(value("bt_lite_tracker_replies_total{kind=\"partly\"}"), 1.0);
+    let entries = "bt_lite_tracker_refused_entries_total{reason=\"contents_per_peer\"}";
+    assert_eq!(value(entries), 2.0);
+    assert!(value("bt_lite_tracker_expiry_seconds_count") > 0.0);
+    assert_eq!(value("bt_lite_tracker_peers"), 0.0);
+    let errors = "bt_lite_tracker_connection_errors_total{kind=";
+    let errors = seen.iter().filter(|(name, _)| name.starts_with(errors));
+    assert_eq!(errors.map(|(_, count)| count).sum::<f64>(), 1.0);
 }
 
 /// The table in the documentation of the module has every name, and each name in it is

@@ -4,7 +4,9 @@
 mod access;
 mod away;
 mod crowd;
+mod drain;
 mod errors;
+mod figures;
 #[path = "../world/policies.rs"]
 #[allow(dead_code)] // Some policies are not needed here.
 mod policies;

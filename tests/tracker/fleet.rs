@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bt_lite::protocol::{Refusal, Registered};
+use bt_lite::protocol::{ListedOwner, OwnerRef, Refusal, Registered, Upload};
 use bt_lite::tracker::TrackerError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -21,6 +22,8 @@ struct Store {
     epoch: u64,
     /// The requests, by the number of the tracker.
     asked: BTreeMap<usize, Vec<TrackerRequest>>,
+    /// Those that reached a tracker after its farewell.
+    missed: Vec<TrackerRequest>,
 }
 
 impl Store {
@@ -40,10 +43,43 @@ impl Store {
     fn used(&self) -> Vec<usize> {
         self.asked.keys().copied().collect()
     }
+
+    /// All uploads that were reported.
+    fn reported(&self) -> Vec<Upload> {
+        let asked = self.asked.values().flatten();
+        let uploads = asked.filter_map(|request| match request {
+            TrackerRequest::Update { uploads, .. } => Some(uploads),
+            _ => None,
+        });
+        uploads.flatten().copied().collect()
+    }
 }
 
-/// A tracker of the fleet. Silent ones take connections and never answer.
-async fn serve(network: MemoryNetwork, number: usize, store: Arc<Mutex<Store>>, silent: bool) {
+/// What a tracker answers.
+fn reply_to(request: TrackerRequest, epoch: u64) -> TrackerReply {
+    match request {
+        TrackerRequest::Register { listen, .. } => {
+            let heartbeat = Duration::from_secs(20);
+            TrackerReply::Registered(Registered::new(GOOD, epoch, heartbeat, listen))
+        }
+        TrackerRequest::Need { key, .. } if key == id(1).into() => {
+            let owner = ListedOwner::new(OwnerRef(7), addr("memory:owner"), true);
+            let name = "name-1".parse().expect("a name");
+            TrackerReply::Found(Found::new(id(1), name, 1000, vec![owner]))
+        }
+        TrackerRequest::Need { .. } => TrackerReply::Refused(Refusal::UnknownContent),
+        _ => TrackerReply::Done,
+    }
+}
+
+/// A tracker of the fleet. Silent ones take connections and never answer. One that drains says
+/// farewell and carries out nothing more.
+async fn serve(
+    (network, number): (MemoryNetwork, usize),
+    store: Arc<Mutex<Store>>,
+    silent: bool,
+    drains: CancellationToken,
+) {
     let at = addr(&format!("memory:f{number}"));
     let endpoint = network.endpoint(&format!("f{number}"));
     let mut listener = endpoint.listen(&at).await.expect("it listens");
@@ -53,23 +89,36 @@ async fn serve(network: MemoryNetwork, number: usize, store: Arc<Mutex<Store>>, 
             connections.push(connection);
             continue;
         }
-        while let Some(Ok(frame)) = connection.stream.next().await {
+        loop {
+            let frame = tokio::select! {
+                () = drains.cancelled() => break,
+                frame = connection.stream.next() => frame,
+            };
+            let Some(Ok(frame)) = frame else {
+                break;
+            };
             let request = TrackerRequest::decode(frame).expect("a request");
             let reply = {
                 let mut store = store.lock().expect("no panic");
                 store.asked.entry(number).or_default().push(request.clone());
-                match request {
-                    TrackerRequest::Register { listen, .. } => TrackerReply::Registered(
-                        Registered::new(GOOD, store.epoch, Duration::from_secs(20), listen),
-                    ),
-                    TrackerRequest::Need { .. } => TrackerReply::Refused(Refusal::UnknownContent),
-                    _ => TrackerReply::Done,
-                }
+                reply_to(request, store.epoch)
             };
             let frame = reply.encode().expect("it fits");
             if connection.sink.send(frame).await.is_err() {
                 break;
             }
+        }
+        if drains.is_cancelled() {
+            drop(listener);
+            let farewell = TrackerReply::Refused(Refusal::ShuttingDown);
+            let farewell = farewell.encode().expect("it fits");
+            connection.sink.send(farewell).await.expect("it is there");
+            connection.sink.close().await.expect("it is there");
+            while let Some(Ok(frame)) = connection.stream.next().await {
+                let request = TrackerRequest::decode(frame).expect("a request");
+                store.lock().expect("no panic").missed.push(request);
+            }
+            return;
         }
     }
 }
@@ -78,14 +127,18 @@ struct Fleet {
     network: MemoryNetwork,
     store: Arc<Mutex<Store>>,
     trackers: Vec<JoinHandle<()>>,
+    drains: Vec<CancellationToken>,
 }
 
 impl Fleet {
     async fn start(silent: &[bool]) -> Self {
         let network = MemoryNetwork::new(1);
         let store = Arc::new(Mutex::new(Store::default()));
-        let trackers = (0..).zip(silent).map(|(number, silent)| {
-            tokio::spawn(serve(network.clone(), number, store.clone(), *silent))
+        let drains: Vec<_> = silent.iter().map(|_| CancellationToken::new()).collect();
+        let trackers = (0..).zip(silent).zip(&drains);
+        let trackers = trackers.map(|((number, silent), drains)| {
+            let at = (network.clone(), number);
+            tokio::spawn(serve(at, store.clone(), *silent, drains.clone()))
         });
         let trackers = trackers.collect();
         tokio::task::yield_now().await;
@@ -93,6 +146,7 @@ impl Fleet {
             network,
             store,
             trackers,
+            drains,
         }
     }
 
@@ -248,4 +302,87 @@ async fn trackers_come_and_go_while_one_is_used() {
     let asked = client.need(id(9).into(), 10).await;
     assert_eq!(asked, Err(TrackerError::NotFound));
     assert_eq!(fleet.store().used().len(), 2);
+}
+
+/// The farewell of a tracker and what a client says travel past each other.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_or_done_twice_when_a_tracker_drains() {
+    const LATENCY: Duration = Duration::from_millis(50);
+    for seed in 0..10 {
+        let fleet = Fleet::start(&[false; 3]).await;
+        fleet.network.set_latency("client", LATENCY);
+        let client = fleet.client(seed);
+        for number in 2..5 {
+            let entry = entry(number, OwnState::Complete);
+            client.own(entry).await.expect("it is announced");
+        }
+        client.need(id(1).into(), 10).await.expect("it is found");
+        let first = fleet.store().used()[0];
+        // Reports are due every few seconds. One is sent while the farewell is on its way.
+        client.credit(&addr("memory:owner"), 500);
+        let due = ClientConfig::default().report_interval;
+        let since = Instant::now();
+        while fleet.store().reported().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+            assert!(since.elapsed() <= 2 * due);
+        }
+        // When that report is answered.
+        sleep(2 * LATENCY).await;
+        client.credit(&addr("memory:owner"), 700);
+        // Either the next report is on its way, or what is asked then.
+        let is_report = seed % 2 == 0;
+        match is_report {
+            true => sleep(due - 3 * LATENCY + LATENCY / 4).await,
+            false => sleep(due / 2).await,
+        }
+        fleet.drains[first].cancel();
+        if is_report {
+            sleep(LATENCY).await;
+        }
+        let asked = async {
+            let found = client.need(id(1).into(), 10).await;
+            assert_eq!(found.expect("it is found").owners.len(), 1);
+            client.need(id(9).into(), 10).await
+        };
+        let begun = Instant::now();
+        let (asked, owned) = tokio::join!(asked, client.own(entry(5, OwnState::Complete)));
+        assert_eq!(asked, Err(TrackerError::NotFound));
+        owned.expect("it is announced");
+        // A few round trips, and no pause.
+        assert!(begun.elapsed() < 20 * LATENCY, "{:?}", begun.elapsed());
+        sleep(Duration::from_secs(60)).await;
+        let store = fleet.store();
+        let missed = |request: &TrackerRequest| matches!(request, TrackerRequest::Update { .. });
+        assert!(!store.missed.is_empty(), "something was on its way");
+        assert_eq!(store.missed.iter().any(missed), is_report);
+        assert_eq!(store.used().len(), 2, "the next one is used");
+        let owned: Vec<ContentId> = (2..6).map(id).collect();
+        assert_eq!(store.owned(), owned, "each once");
+        let reported = store.reported();
+        let mut reported: Vec<u64> = reported.iter().map(|upload| upload.bytes).collect();
+        // By tracker, and not by time.
+        reported.sort_unstable();
+        assert_eq!(reported, [500, 700], "seed {seed}: {:?}", store.missed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_wait_for_nothing_leave_one_by_one() {
+    let mut after = Vec::new();
+    for seed in 0..20 {
+        let fleet = Fleet::start(&[false; 2]).await;
+        let client = fleet.client(seed);
+        client.registered().await.expect("it is registered");
+        let first = fleet.store().used()[0];
+        let begun = Instant::now();
+        fleet.drains[first].cancel();
+        while fleet.store().used().len() < 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        after.push(begun.elapsed());
+    }
+    after.sort();
+    let spread = ClientConfig::default().return_spread;
+    assert!(after[19] <= spread + Duration::from_secs(1), "{after:?}");
+    assert!(after[10] - after[3] > spread / 8, "{after:?}");
 }

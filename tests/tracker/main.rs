@@ -4,6 +4,7 @@
 mod access;
 mod access_unsure;
 mod client;
+mod drain;
 mod fleet;
 #[path = "../world/identities.rs"]
 mod identities;

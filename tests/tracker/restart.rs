@@ -52,7 +52,10 @@ async fn ten_thousand_peers_are_back_within_a_heartbeat_without_a_stampede() {
             owners.push(owner);
         }
         assert_eq!(first.stats().registry.ownerships, PEERS);
-        first.shutdown().await;
+        match down.is_zero() {
+            true => assert_eq!(first.drain(heartbeat).await, 0, "all have gone"),
+            false => first.shutdown().await,
+        }
         drop(first);
         sleep(down).await;
         let second = started(&network, 2).await;

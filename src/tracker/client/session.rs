@@ -212,12 +212,16 @@ impl Session {
                 false => self.pause(&reach, failures),
             };
             failures = failures.saturating_add(1);
-            // A refusal may be something that the user must act on.
-            if matches!(error, TrackerError::Refused { .. }) {
-                let tracker = self.connection.tracker();
-                warn!(%tracker, %error, pause = ?pause.fixed, "the tracker refuses this peer");
-            } else {
-                debug!(%error, pause = ?pause.fixed, "tracker session failed");
+            match &error {
+                TrackerError::Refused {
+                    refusal: Refusal::ShuttingDown,
+                    tracker,
+                } => info!(%tracker, "the tracker shuts down"),
+                // It may be something that the user must act on.
+                TrackerError::Refused { tracker, .. } => {
+                    warn!(%tracker, %error, pause = ?pause.fixed, "the tracker refuses this peer");
+                }
+                _ => debug!(%error, pause = ?pause.fixed, "tracker session failed"),
             }
             if !wait(&pause, &self.setup.leave, commands, &reach).await {
                 return;
@@ -648,17 +652,25 @@ impl Session {
     /// references to the others.
     async fn report(&mut self) -> Outcome<()> {
         while let Some(token) = self.token() {
+            // Nothing is taken out before it can be sent.
+            self.receive_owed().await?;
             let uploads = self.setup.state.take_credits(self.setup.index);
             if uploads.is_empty() {
                 break;
             }
-            match self
-                .request(&TrackerRequest::Update { token, uploads })
-                .await?
-            {
+            let request = TrackerRequest::Update {
+                token,
+                uploads: uploads.clone(),
+            };
+            match self.connection.request(&request).await? {
                 TrackerReply::Done => {}
                 TrackerReply::Refused(Refusal::UnknownToken) => return self.register().await,
-                other => return Err(self.connection.refused(other)),
+                other => {
+                    // It was not carried out, and another tracker of the store may do it.
+                    let (state, index) = (&self.setup.state, self.setup.index);
+                    state.give_back_credits(index, uploads);
+                    return Err(self.connection.refused(other));
+                }
             }
         }
         Ok(())
@@ -729,7 +741,13 @@ impl Session {
     /// The error after which the connection must be given up.
     fn answered(&mut self, frame: Frame) -> Outcome<()> {
         let Some(sent) = self.pipeline.pop() else {
-            return Err(self.connection.unexpected());
+            // A tracker that has no room, or ends, says so without being asked.
+            return Err(match TrackerReply::decode(frame) {
+                Ok(TrackerReply::Refused(refusal)) if ends_session(&refusal) => {
+                    self.connection.refused(TrackerReply::Refused(refusal))
+                }
+                _ => self.connection.unexpected(),
+            });
         };
         let reply = TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
             tracker: self.connection.tracker().clone(),

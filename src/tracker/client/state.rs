@@ -539,6 +539,15 @@ impl ClientState {
             .map(|(owner, bytes)| Upload { owner, bytes })
             .collect()
     }
+
+    /// Puts back what was taken out and not reported.
+    pub(super) fn give_back_credits(&self, tracker: usize, uploads: Vec<Upload>) {
+        let credits = &mut self.lock().trackers[tracker].credits;
+        for Upload { owner, bytes } in uploads {
+            let sum = credits.entry(owner).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -806,5 +815,9 @@ mod tests {
         };
         assert_eq!(state.take_credits(1), [sum]);
         assert_eq!(state.take_credits(1), []);
+        state.credit(&owner, 1);
+        state.give_back_credits(1, vec![sum]);
+        let sum = Upload { bytes: 16, ..sum };
+        assert_eq!(state.take_credits(1), [sum]);
     }
 }

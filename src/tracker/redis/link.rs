@@ -15,6 +15,7 @@ use super::plan::Present;
 use super::schema::{Keys, SCHEMA};
 use super::scripts::{Call, Script};
 use super::values::{number, parts, text};
+use crate::metrics::{self, Timer};
 
 /// How many pipelines are under way at once. So many keep the store busy, and with more it
 /// would seem silent to the last of them; those wait for their turn, in order. No more wait
@@ -193,12 +194,15 @@ impl Link {
     ) -> Result<Vec<Result<Value, RedisError>>, Option<StoreError>> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
         self.calls.fetch_add(calls.len() as u64, Ordering::Relaxed);
+        metrics::count(metrics::store::CALLS, calls.len() as u64);
+        let timer = Timer::start();
         let mut pipe = redis::Pipeline::with_capacity(calls.len());
         pipe.ignore_errors();
         for call in calls {
             pipe.add_command(call.cmd().clone());
         }
         let answers = timeout(self.patience, pipe.query_async(connection)).await;
+        timer.record(metrics::store::ROUND_TRIP);
         match answers {
             Ok(Ok(answers)) => {
                 let now = self.begun.elapsed().as_millis() as u64;
@@ -228,6 +232,8 @@ impl Link {
         if state.serial == serial && state.connection.take().is_some() {
             state.lost_at = Some(Instant::now());
             self.losses.fetch_add(1, Ordering::Relaxed);
+            metrics::count(metrics::store::LOSSES, 1);
+            metrics::set(metrics::store::UP, 0);
             warn!(%error, "the store is lost: answering from what is known of it");
             self.lost.notify_one();
         }
@@ -270,6 +276,7 @@ impl Link {
         state.present.epoch = opened.epoch;
         state.present.founded = opened.founded;
         state.connection = Some(opened.connection);
+        metrics::set(metrics::store::UP, 1);
     }
 
     async fn open(&self, client: &Client) -> Result<Opened, StoreError> {

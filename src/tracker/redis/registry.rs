@@ -22,6 +22,7 @@ use super::schema::{
 use super::scripts::{Call, Script};
 use super::values::{bytes, number, parts, text};
 use crate::content::{ContentId, ContentName};
+use crate::metrics;
 use crate::protocol::{
     Addr, ContentKey, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
 };
@@ -260,6 +261,7 @@ impl RedisRegistry {
     /// Answers from what is known, as the store is away.
     fn end_without(&self, now: Instant, plan: &mut Plan<'_>) {
         self.answered_without.fetch_add(1, Ordering::Relaxed);
+        metrics::count(metrics::store::WITHOUT, 1);
         let away = self.link.away();
         if away.is_some_and(|away| away > self.answers_without) {
             plan.refuse(Refusal::Busy);
@@ -337,6 +339,7 @@ impl RedisRegistry {
                 } else {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                 }
+                metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
                 drop(deferred);
                 plan.end(TrackerReply::Done);
             }
@@ -702,7 +705,9 @@ impl RedisRegistry {
             let round: Vec<Deferred> = {
                 let mut deferred = lock(&self.deferred);
                 let len = deferred.len().min(ROUND);
-                deferred.drain(..len).collect()
+                let round = deferred.drain(..len).collect();
+                metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
+                round
             };
             if round.is_empty() {
                 return Ok(());
@@ -729,6 +734,7 @@ impl RedisRegistry {
                 let left = left.filter_map(|(deferred, left)| left.then_some(deferred));
                 let mut deferred = lock(&self.deferred);
                 left.for_each(|one| deferred.push_front(one));
+                metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
                 return Err(lost);
             }
         }

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::admission::Permit;
 use super::questions::{BATCH, Questions};
+use super::recording::count_error;
 use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
@@ -31,7 +32,7 @@ enum Flow {
 }
 
 /// Answers requests until the client goes, breaks the protocol, or is silent for
-/// too long; or until the tracker stops, and then for no longer than
+/// too long; or until the tracker drains or stops, and then for no longer than
 /// [`SHUTDOWN_TIMEOUT`].
 pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit: Permit) {
     let overdue = async {
@@ -55,6 +56,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         service.forget_all(&asker.who()).await;
     }
     if let Err(error) = outcome {
+        count_error(&error);
         debug!(%error, "tracker connection ended");
     }
 }
@@ -71,7 +73,7 @@ async fn converse(
     loop {
         let first = tokio::select! {
             biased;
-            () = service.stop.cancelled() => break,
+            () = service.draining.cancelled() => break,
             first = timeout(patience, connection.stream.next()) => first,
         };
         let Ok(first) = first else {
@@ -81,16 +83,15 @@ async fn converse(
             permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let asked = (&mut connection, asker);
-        let flow = match &service.access {
-            Some(_) => answer_asked(service, asked, first).await?,
-            None => in_time(answer_batch(service, asked, first)).await?,
-        };
+        let flow = answer(service, (&mut connection, asker), first).await?;
         if flow == Flow::Close {
-            break;
+            return in_time(connection.sink.close()).await;
         }
         // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
+    }
+    if service.draining.is_cancelled() && !service.stop.is_cancelled() {
+        return send_away(service, (&mut connection, asker)).await;
     }
     let close = async {
         // Requests that have arrived by now are told why they are not answered.
@@ -108,6 +109,48 @@ async fn converse(
         connection.sink.close().await
     };
     in_time(close).await
+}
+
+/// Answers what has arrived, tells the client to go elsewhere, and waits until it has gone, or
+/// the tracker stops.
+async fn send_away(
+    service: &Service,
+    (connection, asker): (&mut Connection, &Asker),
+) -> Result<(), TransportError> {
+    if let Some(first) = connection.stream.next().now_or_never() {
+        let flow = answer(service, (&mut *connection, asker), first).await?;
+        if flow == Flow::Close {
+            return in_time(connection.sink.close()).await;
+        }
+    }
+    // If it has asked something meanwhile, this is the answer to it, and nothing that follows
+    // is carried out. If not, this is as good as the end of the connection.
+    let told = async {
+        if let Ok(reply) = TrackerReply::Refused(Refusal::ShuttingDown).encode() {
+            connection.sink.send(reply).await?;
+        }
+        connection.sink.close().await
+    };
+    in_time(told).await?;
+    // A connection that is dropped with something unread may lose what was sent last.
+    let gone = async { while let Some(Ok(_)) = connection.stream.next().await {} };
+    tokio::select! {
+        () = gone => {}
+        () = service.stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Answers the first request and those that have arrived after it.
+async fn answer(
+    service: &Service,
+    asked: (&mut Connection, &Asker),
+    first: Option<Result<Frame, TransportError>>,
+) -> Result<Flow, TransportError> {
+    match &service.access {
+        Some(_) => answer_asked(service, asked, first).await,
+        None => in_time(answer_batch(service, asked, first)).await,
+    }
 }
 
 /// What is written must be taken within [`WRITE_TIMEOUT`].
@@ -130,17 +173,21 @@ async fn answer_asked(
     let mut next = Some(first);
     // What is said last, once there is nothing more to read.
     let mut last = None;
+    let mut broken = None;
     let (mut answered, mut unflushed) = (0, false);
     loop {
         if let Some(frame) = next.take() {
             match frame.map(|frame| decoded(service, frame)) {
                 Some(Ok(request)) => questions.ask(request),
                 Some(Err(Refused::Auth(error))) => return Err(error),
+                Some(Err(Refused::Broken(error))) => (last, broken) = (Some(None), Some(error)),
                 Some(Err(Refused::Told(reply))) => last = Some(reply),
                 None => last = Some(None),
             }
         }
-        let may_read = last.is_none() && questions.has_room();
+        // One who asks on and on is sent away as well.
+        let goes_on = !service.draining.is_cancelled();
+        let may_read = goes_on && last.is_none() && questions.has_room();
         if may_read && let Some(frame) = stream.next().now_or_never() {
             next = Some(frame);
             continue;
@@ -174,6 +221,10 @@ async fn answer_asked(
             tokio::task::yield_now().await;
         }
     }
+    if let Some(error) = broken {
+        let _ = in_time(sink.close()).await;
+        return Err(error);
+    }
     let flow = match last {
         Some(_) => Flow::Close,
         None => Flow::Continue,
@@ -199,6 +250,11 @@ async fn answer_batch(
     let flow = match refused {
         None => Flow::Continue,
         Some(Refused::Auth(error)) => return Err(error),
+        Some(Refused::Broken(error)) => {
+            // It may be that replies still arrive.
+            let _ = connection.sink.close().await;
+            return Err(error);
+        }
         Some(Refused::Told(reply)) => {
             if let Some(reply) = reply {
                 connection.sink.feed(reply).await?;
@@ -240,6 +296,8 @@ fn read_batch(
 enum Refused {
     /// The other side is not let in any more.
     Auth(TransportError),
+    /// Nothing more can be read.
+    Broken(TransportError),
     /// It is told this, if anything.
     Told(Option<Frame>),
 }
@@ -259,7 +317,7 @@ fn decoded(
             Err(Refused::Told(service.refuse_malformed().encode().ok()))
         }
         Err(error @ TransportError::Auth(_)) => Err(Refused::Auth(error)),
-        Err(_) => Err(Refused::Told(None)),
+        Err(error) => Err(Refused::Broken(error)),
     }
 }
 

@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod permission;
 mod questions;
+mod recording;
 mod registrations;
 mod revoking;
 mod service;

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::permission::{Permission, ask};
+use super::recording::{count_refusal, count_refused_reply, count_reply, kind_of};
 use super::registrations::{Part, Registrations};
 use super::token_binding::{TOKEN_IN_REPLY, TokenBinding};
 #[cfg(feature = "bittorrent")]
@@ -114,7 +115,13 @@ pub(super) struct Service {
     unsure: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
     pub(super) registered: Notify,
+    /// No more clients are taken, and those who are here are to go. So it is also when the
+    /// tracker stops.
+    pub(super) draining: CancellationToken,
     pub(super) stop: CancellationToken,
+    /// The tasks that end once all clients have gone: connections, and what accepts them.
+    pub(super) connections: TaskTracker,
+    /// The others, which end when the tracker stops.
     pub(super) tasks: TaskTracker,
     pub(super) started: Instant,
 }
@@ -137,6 +144,7 @@ impl Service {
         authenticates: bool,
         #[cfg(feature = "bittorrent")] torrents: ForTorrents,
     ) -> Self {
+        let stop = CancellationToken::new();
         Self {
             registry,
             admission: Arc::new(admission),
@@ -152,7 +160,9 @@ impl Service {
             unsure: AtomicU64::new(0),
             sweep: Notify::new(),
             registered: Notify::new(),
-            stop: CancellationToken::new(),
+            draining: stop.child_token(),
+            stop,
+            connections: TaskTracker::new(),
             tasks: TaskTracker::new(),
             started: now(),
         }
@@ -184,6 +194,9 @@ impl Service {
         from: &Asker,
         mut requests: Vec<TrackerRequest>,
     ) -> Vec<Bytes> {
+        if !requests.is_empty() {
+            metrics::observe(metrics::TRACKER_BATCH, requests.len());
+        }
         if requests.len() < 2 {
             let mut heads = Vec::new();
             for request in requests {
@@ -337,6 +350,7 @@ impl Service {
         outcome: Result<(), &Refusal>,
         reply: &mut [u8],
     ) {
+        count_reply(reply);
         if let Err(refusal) = outcome {
             debug!(%refusal, "request refused");
             count_refusal(refusal);
@@ -433,6 +447,7 @@ impl Service {
         self.count_unanswered(&refusal);
         let mut reply = Vec::with_capacity(REPLY_LEN);
         ReplyWriter::reply(&mut reply, TrackerReply::Refused(refusal));
+        count_reply(&reply);
         reply
     }
 
@@ -474,14 +489,16 @@ impl Service {
     pub(super) fn refuse_malformed(&self) -> TrackerReply {
         self.malformed.fetch_add(1, Ordering::Relaxed);
         metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", "malformed"), 1);
-        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "malformed"), 1);
+        count_refusal(&Refusal::Malformed);
+        count_refused_reply();
         TrackerReply::Refused(Refusal::Malformed)
     }
 
     /// Refuses a request because the tracker is stopping.
     pub(super) fn refuse_shutting_down(&self) -> TrackerReply {
         self.shutting_down.fetch_add(1, Ordering::Relaxed);
-        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "shutting_down"), 1);
+        count_refusal(&Refusal::ShuttingDown);
+        count_refused_reply();
         TrackerReply::Refused(Refusal::ShuttingDown)
     }
 
@@ -493,47 +510,6 @@ impl Service {
         stats.refusals.denied += self.denied.load(Ordering::Relaxed);
         stats.refusals.busy += self.admission.refused() + self.unsure.load(Ordering::Relaxed);
         stats
-    }
-}
-
-/// The name of a request in metrics.
-fn kind_of(request: &TrackerRequest) -> &'static str {
-    match request {
-        TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => "register",
-        TrackerRequest::Own { .. } => "own",
-        TrackerRequest::Need { .. } => "need",
-        TrackerRequest::Update { .. } => "update",
-        TrackerRequest::Exit { .. } => "exit",
-    }
-}
-
-/// Records a refusal.
-pub(super) fn count_refusal(refusal: &Refusal) {
-    let reason = ("reason", reason_of(refusal));
-    metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
-}
-
-/// The name of a refusal in metrics: that of its field in
-/// [`RefusalCounts`](crate::tracker::RefusalCounts).
-fn reason_of(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::UnknownToken => "unknown_token",
-        Refusal::UnknownContent => "unknown_content",
-        Refusal::Denied => "denied",
-        Refusal::ForeignAddress { .. } => "foreign_address",
-        Refusal::PeersPerHost { .. } => "peers_per_host",
-        Refusal::Peers { .. } => "peers",
-        Refusal::ContentsPerPeer { .. } => "contents_per_peer",
-        Refusal::OwnersPerContent { .. } => "owners_per_content",
-        Refusal::Contents { .. } => "contents",
-        Refusal::NamesPerContent { .. } => "names_per_content",
-        Refusal::ContentsPerName { .. } => "contents_per_name",
-        Refusal::ContentsPerHost { .. } => "contents_per_host",
-        Refusal::OwnershipsPerHost { .. } => "ownerships_per_host",
-        Refusal::Ownerships { .. } => "ownerships",
-        Refusal::Malformed => "malformed",
-        Refusal::Busy => "busy",
-        Refusal::ShuttingDown => "shutting_down",
     }
 }
 

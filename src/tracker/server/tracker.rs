@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
 use super::admission::{Admission, Decision};
@@ -22,6 +22,7 @@ use super::{
 use crate::access::{AccessGate, AccessPolicy};
 use crate::error::checked_addr;
 use crate::io_error::IoError;
+use crate::metrics::{self, Timer};
 use crate::protocol::{Addr, AddrError};
 #[cfg(feature = "redis")]
 use crate::tracker::redis::{RedisConfig, RedisRegistry, StoreStats};
@@ -304,7 +305,7 @@ impl TrackerBuilder {
             let watch = revoking::watch_members(service.clone(), changes);
             service.tasks.spawn(watch);
         }
-        service.tasks.spawn(accept(service.clone(), listener));
+        service.connections.spawn(accept(service.clone(), listener));
         if service.registry.memory().is_some() {
             service.tasks.spawn(expire(service.clone()));
         }
@@ -435,6 +436,58 @@ impl Tracker {
         }
     }
 
+    /// Ends the tracker without costing anybody a request: accepts no more connections,
+    /// answers the requests that have arrived, tells each client that it shuts down, and waits
+    /// until all clients have gone, for no longer than `patience`. Then it stops as by
+    /// [`shutdown`](Self::shutdown). Returns how many connections were still open by then.
+    ///
+    /// A client that has another tracker of the same store ([`ClientConfig::one_store`]) goes
+    /// there: at once if it waits for something, and otherwise within
+    /// [`ClientConfig::return_spread`]. It asks there what was not answered here, and announces
+    /// nothing anew. One that has no other tracker comes back within such a time, until this
+    /// one or its successor listens again. BitTorrent clients are answered until the end over
+    /// UDP, where there are no connections.
+    ///
+    /// [`ClientConfig::one_store`]: crate::tracker::ClientConfig::one_store
+    /// [`ClientConfig::return_spread`]: crate::tracker::ClientConfig::return_spread
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bt_lite::{MemoryNetwork, tracker::Tracker};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = MemoryNetwork::new(1);
+    /// let tracker = Tracker::builder(network.endpoint("tracker"));
+    /// let tracker = tracker.bind("memory:tracker").await?;
+    /// let left = tracker.drain(Duration::from_secs(20)).await;
+    /// assert_eq!(left, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Cancel safe: if the future is dropped after its first poll, the tracker takes no more
+    /// clients, and goes on with those that are left until it is stopped.
+    pub async fn drain(&self, patience: Duration) -> u64 {
+        let service = &self.handle.service;
+        service.draining.cancel();
+        service.connections.close();
+        info!(
+            connections = service.admission.open(),
+            ?patience,
+            "tracker drains"
+        );
+        let gone = timeout(patience, service.connections.wait()).await;
+        let left = match gone {
+            Ok(()) => 0,
+            Err(_) => service.admission.open(),
+        };
+        self.shutdown().await;
+        info!(left, "tracker has drained");
+        left
+    }
+
     /// Stops the tracker: accepts no more connections, answers the requests that it
     /// has read, closes its connections, and returns once all its tasks have ended.
     /// That takes no longer than [`SHUTDOWN_TIMEOUT`]. Further calls wait for the
@@ -445,8 +498,10 @@ impl Tracker {
     pub async fn shutdown(&self) {
         let service = &self.handle.service;
         service.stop.cancel();
-        service.tasks.close();
-        service.tasks.wait().await;
+        for tasks in [&service.connections, &service.tasks] {
+            tasks.close();
+            tasks.wait().await;
+        }
     }
 }
 
@@ -462,7 +517,7 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
     let mut pause = ACCEPT_PAUSES.0;
     loop {
         let accepted = tokio::select! {
-            () = service.stop.cancelled() => return,
+            () = service.draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -478,12 +533,12 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
                 match service.admission.admit(remote) {
                     Decision::Serve(permit) => {
                         let serve = connection::serve(service.clone(), connection, permit);
-                        service.tasks.spawn(serve.instrument(span));
+                        service.connections.spawn(serve.instrument(span));
                     }
                     Decision::TurnAway(permit) => {
                         let stop = service.stop.clone();
                         let turn_away = connection::turn_away(stop, connection, permit);
-                        service.tasks.spawn(turn_away.instrument(span));
+                        service.connections.spawn(turn_away.instrument(span));
                     }
                     Decision::Drop => {}
                 }
@@ -495,7 +550,7 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
             Err(error) => {
                 warn!(%error, ?pause, "cannot accept connections");
                 tokio::select! {
-                    () = service.stop.cancelled() => return,
+                    () = service.draining.cancelled() => return,
                     () = sleep(pause) => {}
                 }
                 pause = (2 * pause).min(ACCEPT_PAUSES.1);
@@ -533,7 +588,9 @@ async fn expire(service: Arc<Service>) {
             () = service.stop.cancelled() => return,
             () = wait => {}
         }
+        let timer = Timer::start();
         registry.handle_timeout(now());
+        timer.record(metrics::TRACKER_EXPIRY);
         service.record_counts();
         tokio::task::yield_now().await;
     }

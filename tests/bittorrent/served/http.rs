@@ -111,6 +111,21 @@ async fn one_connection_serves_many_requests_until_the_tracker_stops() {
 }
 
 #[tokio::test]
+async fn tracker_that_drains_lets_its_connections_end() {
+    let (tracker, addr) = over_http(builder(), "127.0.0.1").await;
+    let mut client = Http::connect(addr).await;
+    client.announce(&query(1, 7001)).await;
+    // The connection is kept, and the tracker need not wait for the client to close it.
+    let left = tracker.drain(Duration::from_secs(60)).await;
+    assert_eq!(left, 0);
+    assert!(
+        client.response().await.is_none(),
+        "the connection has ended"
+    );
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
 async fn every_form_of_answer_is_given() {
     let (_tracker, addr) = over_http(builder(), "127.0.0.1").await;
     let mut client = Http::connect(addr).await;

@@ -7,7 +7,8 @@ use futures::future::join_all;
 use tokio::join;
 use tracing::debug;
 
-use super::super::service::{Service, count_refusal, now};
+use super::super::recording::count_refusal;
+use super::super::service::{Service, now};
 use crate::access::{AccessAction, AccessContent, AccessGate, Verdict, Who};
 use crate::bittorrent::InfoHashV1;
 use crate::bittorrent::tracker::{AnnounceEvent, ScrapeFigures};

@@ -52,12 +52,12 @@ const RETRY_MINUTES: u32 = 1;
 /// The field in which a proxy says for whom it asks.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Accepts connections until the tracker stops.
+/// Accepts connections until the tracker takes no more.
 pub(super) async fn accept(service: Arc<Service>, mut listener: TcpAcceptor) {
     let mut pause = ACCEPT_PAUSES.0;
     loop {
         let accepted = tokio::select! {
-            () = service.stop.cancelled() => return,
+            () = service.draining.cancelled() => return,
             accepted = listener.accept_stream() => accepted,
         };
         let stream = match accepted {
@@ -66,7 +66,7 @@ pub(super) async fn accept(service: Arc<Service>, mut listener: TcpAcceptor) {
             Err(error) => {
                 warn!(%error, ?pause, "cannot accept HTTP connections");
                 tokio::select! {
-                    () = service.stop.cancelled() => return,
+                    () = service.draining.cancelled() => return,
                     () = sleep(pause) => {}
                 }
                 pause = (2 * pause).min(ACCEPT_PAUSES.1);
@@ -82,7 +82,7 @@ pub(super) async fn accept(service: Arc<Service>, mut listener: TcpAcceptor) {
             Decision::TurnAway(_) | Decision::Drop => continue,
         };
         let serve = serve(service.clone(), stream, is_proxy, permit);
-        service.tasks.spawn(serve.instrument(span));
+        service.connections.spawn(serve.instrument(span));
     }
 }
 
@@ -139,7 +139,7 @@ async fn serve(
                 }
                 return;
             }
-            () = service.stop.cancelled() => break,
+            () = service.draining.cancelled() => break,
             () = conversation.permit.revoked() => return,
             // An answer that nobody reads does not keep it either.
             () = sleep_until(end) => match conversation.asked() {

@@ -36,7 +36,9 @@ pub(super) async fn serve_http(service: &Arc<Service>, addr: Addr) -> Result<Add
         Err(source) => return Err(BindError::Listen { addr, source }),
     };
     let local = listener.local_addr().clone();
-    service.tasks.spawn(http::accept(service.clone(), listener));
+    service
+        .connections
+        .spawn(http::accept(service.clone(), listener));
     info!(addr = %local, "BitTorrent clients are served over HTTP");
     warn_of_strangers(service, &local);
     Ok(local)
@@ -92,7 +94,7 @@ fn unless_stopped<T>(
     service: &Service,
     bound: Result<T, TransportError>,
 ) -> Result<T, TransportError> {
-    match service.stop.is_cancelled() {
+    match service.draining.is_cancelled() {
         true => Err(TransportError::Closed),
         false => bound,
     }
