@@ -15,6 +15,7 @@
 
 mod disk;
 mod gate;
+mod memory;
 mod node;
 mod panics;
 mod plan;
@@ -23,15 +24,29 @@ mod shrink;
 mod violation;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use plan::{FAULTS, Mistake, Plan};
 use run::{Report, run};
 
+/// The tests of this program run one after the other, as they count all memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many worlds there are, unless the environment says so.
 const WORLDS: u64 = 500;
+
+/// Frames that are sent or arrive, connections and their ends, for each block that was
+/// downloaded and for each second of a node.
+const MOST_EVENTS: f64 = 40.0;
+
+/// What a peer needs beside its contents, in bytes.
+const MEMORY_OF_A_NODE: usize = 4 << 20;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -106,6 +121,7 @@ fn show(plan: &Plan) -> String {
 
 #[test]
 fn all_promises_are_kept_in_every_world() {
+    let _alone = alone();
     let worlds = number("WORLDS").unwrap_or(WORLDS);
     let next = AtomicU64::new(0);
     let broken = Mutex::new(None);
@@ -135,17 +151,40 @@ fn all_promises_are_kept_in_every_world() {
     }
     if worlds >= WORLDS {
         for fault in FAULTS {
-            assert!(
-                table.fired.get(fault).is_some_and(|&times| times > 0),
-                "{fault}"
-            );
+            let times = table.fired.get(fault).copied().unwrap_or_default();
+            assert!(times > 0, "{fault}");
         }
+        assert!(table.wasted < table.downloaded / 10, "{table:?}");
     }
+    assert!(table.events_per_block < MOST_EVENTS, "{table:?}");
+}
+
+/// Nothing grows from world to world, and none takes more than it needs.
+#[test]
+fn worlds_leave_no_memory_behind() {
+    let _alone = alone();
+    let all = || {
+        for plan in (0..10).map(Plan::new) {
+            let before = memory::held();
+            let report = run(&plan).unwrap_or_else(|_| panic!("{}", show(&plan)));
+            let took = report.peak.saturating_sub(before);
+            // Each node may have each content, and a copy of it is under way.
+            let bytes = plan.contents.iter().sum::<usize>() * plan.nodes.len() * 2;
+            let most = bytes + plan.nodes.len() * MEMORY_OF_A_NODE;
+            assert!(took < most, "{took} of {most} bytes\n{plan}");
+        }
+        memory::held()
+    };
+    // What the process keeps is there after the first time.
+    all();
+    let (before, after) = (all(), all());
+    assert!(after < before + 1000, "{before} and then {after} bytes");
 }
 
 /// The one that the environment names, as it is.
 #[test]
 fn one_world() {
+    let _alone = alone();
     let plan = Plan::new(number("WORLD").unwrap_or_default());
     println!("{plan}");
     match run(&plan) {
@@ -157,6 +196,7 @@ fn one_world() {
 /// Whatever is not as it was promised is noticed, and the world made small.
 #[test]
 fn mistakes_are_noticed() {
+    let _alone = alone();
     for (mistake, promise) in [
         (Mistake::Lies, "an honest peer was banned"),
         (Mistake::ForgetsCommits, "durable bytes were fetched again"),

@@ -1,6 +1,6 @@
 //! Runs a world in virtual time, and holds it against what is promised.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use futures::future::{join_all, select_all, try_join_all};
 use futures::{FutureExt, pin_mut};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::memory;
 use crate::node::{Figures, Node, Wanted, id_of, name_of};
 use crate::panics;
 use crate::plan::{Fault, Plan, Role};
@@ -35,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) node_seconds: u64,
     /// How long it took until all had everything, after the faults were over.
     pub(crate) waited: Duration,
+    /// The most bytes of memory that this process had at once, as seen each second.
+    pub(crate) peak: usize,
 }
 
 /// Runs it to its end, or to the first promise that is not kept.
@@ -142,9 +145,11 @@ impl World<'_> {
         });
         let limit = last.unwrap_or_default() + jumps.sum::<Duration>() + PATIENCE;
         pin_mut!(all);
+        let peak = Cell::new(0);
         let fetched = tokio::select! {
             fetched = timeout(limit, all) => fetched,
             (violation, _, _) = watching => return Err(violation),
+            never = memory::watch(&peak) => match never {},
         };
         let waited = match fetched {
             Ok(fetched) => {
@@ -156,7 +161,7 @@ impl World<'_> {
             Err(_) => return Err(Violation::new("a download hangs", self.states())),
         };
         self.check_all(&contents).await?;
-        let report = self.report(waited);
+        let report = self.report(waited, peak.get());
         for node in &self.nodes {
             node.stop(false);
             node.gone().await;
@@ -355,7 +360,7 @@ impl World<'_> {
         self.nodes.iter().map(state).collect()
     }
 
-    fn report(&self, waited: Duration) -> Report {
+    fn report(&self, waited: Duration, peak: usize) -> Report {
         let mut figures = Figures::default();
         for node in &self.nodes {
             let of = node.figures.borrow();
@@ -371,6 +376,7 @@ impl World<'_> {
             network_events: trace.missed,
             node_seconds: self.nodes.len() as u64 * self.begun.elapsed().as_secs(),
             waited,
+            peak,
         }
     }
 }
