@@ -80,7 +80,17 @@ impl DownloadControl {
 
     /// Changes when this download begins.
     pub(in crate::peer) fn set_priority(&self, priority: Priority) {
-        self.ticket().set_priority(priority);
+        let state = self.state();
+        match &state.joined {
+            Some(other) => {
+                let other = Arc::clone(other);
+                drop(state);
+                return other.set_priority(priority);
+            }
+            // Under the lock: it is not joined to another one meanwhile.
+            None => self.ticket.set_priority(priority),
+        }
+        drop(state);
         self.change(|_| {});
     }
 
