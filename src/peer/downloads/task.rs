@@ -164,11 +164,14 @@ impl DownloadTask {
         {
             self.joins(&other, part, options);
         }
+        self.begins(options);
     }
 
     fn note_options(&self, options: &DownloadOptions) {
-        self.control
-            .change(|settings| settings.add_owners(options.owners.clone()));
+        self.control.change(|settings| {
+            settings.add_owners(options.owners.clone());
+            settings.limits = options.limits.or(settings.limits);
+        });
         self.ticket.set_priority(options.priority);
         if let Some(registered) = &self.registered {
             self.note_asked(registered, options);
@@ -181,12 +184,18 @@ impl DownloadTask {
         self.control.set_pause(options.paused);
         if options.paused.is_some() {
             self.ticket.leave();
-            let running = self.registered.as_ref();
-            // Otherwise it is told when that is recorded.
-            if running.is_some_and(|running| running.asked.get().is_none() || running.has_record())
-            {
-                self.show_paused(true);
-            }
+        }
+    }
+
+    /// A download that begins paused is shown so from the start, unless it is told when that
+    /// is recorded. One that has joined another one is shown as that is.
+    fn begins(&self, options: &DownloadOptions) {
+        let running = self
+            .registered
+            .as_ref()
+            .filter(|_| options.paused.is_some());
+        if running.is_some_and(|running| running.asked.get().is_none() || running.has_record()) {
+            self.show_paused(true);
         }
     }
 
@@ -271,6 +280,7 @@ impl DownloadTask {
                 .change(|settings| settings.patience = Some(patience));
         }
         self.note_options(options);
+        self.begins(options);
     }
 
     /// Has the storage record the download, if it is paused or was.
@@ -427,7 +437,7 @@ impl DownloadTask {
         let wanted = self.wanted(&key, &options).await?;
         if let ContentKey::Id(id) = &key {
             let settled = shared.contents.settled(*id).await;
-            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted, &options)).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted)).await? {
                 return Ok(start);
             }
         }
@@ -457,7 +467,7 @@ impl DownloadTask {
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
-                    self.limit(found.id, &options);
+                    self.limit(found.id);
                     let known = (options, self.settings());
                     let started = Box::pin(fetch(shared, claim, wanted, found, known, place));
                     let started = started.await?;
@@ -470,9 +480,7 @@ impl DownloadTask {
                 }
                 Err(settled) => {
                     let id = found.id;
-                    if let Some(start) =
-                        Box::pin(self.is_here(settled, id, &wanted, &options)).await?
-                    {
+                    if let Some(start) = Box::pin(self.is_here(settled, id, &wanted)).await? {
                         return Ok(start);
                     }
                 }
@@ -565,8 +573,8 @@ impl DownloadTask {
     }
 
     /// Limits the content as it is wanted for this download.
-    fn limit(&self, id: ContentId, options: &DownloadOptions) {
-        if let Some(limits) = self.settings().limits.or(options.limits) {
+    fn limit(&self, id: ContentId) {
+        if let Some(limits) = self.settings().limits {
             self.shared.limit_content(id, limits);
         }
     }

@@ -54,11 +54,10 @@ impl DownloadTask {
         settled: Settled,
         id: ContentId,
         wanted: &WantedNames,
-        options: &DownloadOptions,
     ) -> Result<Option<Start>, DownloadError> {
         let shared = &self.shared;
         if !matches!(settled, Settled::Ended) {
-            self.limit(id, options);
+            self.limit(id);
         }
         match settled {
             Settled::Ended => Ok(None),
@@ -163,7 +162,7 @@ impl DownloadTask {
                     }
                 }
             };
-            if let Some(start) = Box::pin(self.is_here(settled, id, wanted, options)).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, id, wanted)).await? {
                 return Ok(Some(start));
             }
         }

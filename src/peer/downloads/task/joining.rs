@@ -45,8 +45,6 @@ impl DownloadTask {
     /// Joins another download, which does from now on what is wanted of this one.
     pub(super) fn joins(&mut self, other: &Arc<Running>, part: Hold, options: &DownloadOptions) {
         self.ticket.leave();
-        self.control
-            .change(|settings| settings.limits = options.limits.or(settings.limits));
         self.control.join(&other.control);
         self.handle.holders.joins(part);
         if let Some(id) = other.id() {
