@@ -241,9 +241,10 @@ pub(super) async fn copy_stored(
     target.storage.check_name(name).map_err(failed)?;
     let blob = from.open(&content.name).await.map_err(failed)?;
     let manifest = match manifest_of(&*blob).await {
-        Ok(manifest) => Arc::new(manifest),
+        // Nobody watches over it: another file may have its name by now.
+        Ok(manifest) if manifest.id() == id => Arc::new(manifest),
         Err(HashError::Storage(error)) => return Err(failed(error)),
-        Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
+        Ok(_) | Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
     };
     let place = Place {
         name: content.name.clone(),

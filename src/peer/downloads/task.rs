@@ -7,9 +7,9 @@ mod names;
 pub(in crate::peer) mod outside;
 pub(in crate::peer) mod parts;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -44,7 +44,7 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{Progress, StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{PausedDownload, Storage, open_file};
+use crate::storage::{PausedDownload, Storage, StorageError, open_file};
 use names::Names;
 
 /// A download that is about to start.
@@ -59,8 +59,6 @@ pub(in crate::peer) struct DownloadTask {
     /// `None` if it has joined another download.
     registered: Option<Registered>,
     topic: Arc<Topic>,
-    /// The directory that the content goes to, if it is another one.
-    directory: OnceLock<PathBuf>,
     /// The download that it has joined from the start.
     joined: Option<Arc<Running>>,
 }
@@ -141,7 +139,6 @@ impl DownloadTask {
             status,
             ticket,
             topic,
-            directory: OnceLock::new(),
             joined: None,
         };
         (task, download)
@@ -177,8 +174,7 @@ impl DownloadTask {
             self.note_asked(registered, options);
         }
         if let Some(path) = &options.directory {
-            // Nobody else sets it.
-            let _ = self.directory.set(path.clone());
+            self.control.goes_to(path);
         }
         self.control.set_seeds(options.seed);
         self.control.set_pause(options.paused);
@@ -361,10 +357,7 @@ impl DownloadTask {
         let deleted = async {
             match self.shared.contents.claim(id, &self.handle).await {
                 Ok(_claim) => {
-                    let storage = match self.directory.get() {
-                        Some(path) => self.shared.storage.in_directory(path).await,
-                        None => Ok(Arc::clone(&self.shared.storage)),
-                    };
+                    let storage = self.storage_in(self.control.directory()).await;
                     let failed = |source| storage_error(id, source);
                     discard_partial(&*storage.map_err(failed)?, id).await
                 }
@@ -376,6 +369,14 @@ impl DownloadTask {
             Some(Ok(())) => error,
             Some(Err(failed)) => failed,
             None => DownloadError::ShutDown,
+        }
+    }
+
+    /// The storage of the peer, in this directory if there is one.
+    async fn storage_in(&self, directory: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+        match directory {
+            Some(path) => self.shared.storage.in_directory(path).await,
+            None => Ok(Arc::clone(&self.shared.storage)),
         }
     }
 

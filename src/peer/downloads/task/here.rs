@@ -36,9 +36,14 @@ impl DownloadTask {
         }
     }
 
-    /// Readers get a content that is in the storage, and is not shared.
+    /// Readers get a content that is in the storage, where this download wants it, and is not
+    /// shared.
     pub(super) async fn read_stored(&self, content: &Content) {
-        match self.shared.storage.open(&content.name).await {
+        let opened = async {
+            let storage = self.storage_in(self.control.directory()).await?;
+            storage.open(&content.name).await
+        };
+        match opened.await {
             Ok(blob) => {
                 let board = ReaderBoard::complete(CompleteBytes::new(content.id, blob));
                 self.readers.moved(Arc::new(board));
