@@ -7,7 +7,8 @@ mod names;
 pub(in crate::peer) mod outside;
 pub(in crate::peer) mod parts;
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -661,18 +662,37 @@ async fn await_part(shared: &PeerShared, id: ContentId, running: DriverHandle, o
     ended.await;
 }
 
+/// The file that a download is to take over. What was right in it is here when the download
+/// goes on after a restart, so it may be gone by then.
+async fn existing(options: &DownloadOptions) -> Result<Option<PathBuf>, DownloadError> {
+    let Some(path) = options.existing.clone() else {
+        return Ok(None);
+    };
+    match open_file(&path).await {
+        Ok(_) => Ok(Some(path)),
+        Err(error) if options.earlier.is_some() && is_missing(&error) => {
+            tracing::warn!(path = %path.display(), %error, "no more is taken over");
+            Ok(None)
+        }
+        Err(source) => Err(DownloadError::Existing { path, source }),
+    }
+}
+
+/// Whether there is no such file.
+fn is_missing(error: &StorageError) -> bool {
+    match error {
+        StorageError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 /// Where a download goes. The storage in another directory is opened, and the file that
 /// it is to take over is looked up, before anything is fetched.
 async fn target(
     shared: &PeerShared,
     options: &DownloadOptions,
 ) -> Result<TargetOptions, DownloadError> {
-    if let Some(path) = &options.existing {
-        open_file(path).await.map_err(|source| {
-            let path = path.clone();
-            DownloadError::Existing { path, source }
-        })?;
-    }
+    let existing = existing(options).await?;
     if let Some(common) = &options.common {
         let mut target = TargetOptions::to(Arc::clone(&common.storage));
         target.sibling = Some(Arc::clone(&common.sibling));
@@ -695,7 +715,7 @@ async fn target(
     Ok(TargetOptions {
         storage,
         overwrites: options.if_taken == IfTaken::Overwrite,
-        existing: options.existing.clone(),
+        existing,
         is_private,
         sibling: None,
         passing: options.passing.clone(),
