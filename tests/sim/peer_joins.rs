@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bt_lite::storage::Partial;
@@ -13,6 +13,7 @@ use bt_lite::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
@@ -101,6 +102,24 @@ async fn each_download_has_the_content_in_its_directory() {
     }
 }
 
+/// Several that want it in the same place at the same time have it there.
+#[tokio::test(start_paused = true)]
+async fn downloads_that_want_the_same_place_do_not_stand_in_each_others_way() {
+    for seeds in [true, false] {
+        let scene = Scene::new().await;
+        let leads = scene.begin(into("", seeds)).await;
+        let joins = [1, 2, 3].map(|_| {
+            let options = into("two", seeds).name("y");
+            scene.peer.download_with(scene.shared.id, options)
+        });
+        soon(leads).await.unwrap();
+        for joined in soon(join_all(joins)).await {
+            assert_eq!(joined.unwrap().name.as_str(), "y");
+        }
+        assert!(scene.has("two/y"));
+    }
+}
+
 /// What has the name of the content where the other download did not store it is another
 /// file.
 #[tokio::test(start_paused = true)]
@@ -148,11 +167,7 @@ async fn content_in_another_directory_is_read_there() {
 #[tokio::test(start_paused = true)]
 async fn content_that_is_replaced_before_it_is_copied_is_not_taken_for_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = Replaced {
-        inner: FileStorage::open(dir.path()).unwrap(),
-        path: dir.path().join("x"),
-        is_replaced: AtomicBool::new(false),
-    };
+    let storage = Replaced::before(&dir, 1);
     let scene = Scene::with(dir, storage).await;
     let leads = scene.begin(into("", false)).await;
     let options = into("", false).name("y");
@@ -166,11 +181,41 @@ async fn content_that_is_replaced_before_it_is_copied_is_not_taken_for_itself() 
     assert!(!scene.dir.path().join("y").exists());
 }
 
-/// A storage of which a file is replaced, once, before it is opened.
+/// Readers get the bytes that were verified, or none.
+#[tokio::test(start_paused = true)]
+async fn content_that_is_replaced_before_it_is_read_is_not_taken_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x"), content(LEN, 1)).unwrap();
+    let storage = Replaced::before(&dir, 2);
+    let scene = Scene::with(dir, storage).await;
+    let options = into("", false).name("x");
+    let download = scene.peer.download_with(scene.shared.id, options);
+    let mut reader = download.reader();
+    soon(download).await.unwrap();
+    let mut read = Vec::new();
+    match soon(reader.read_to_end(&mut read)).await {
+        Ok(_) => assert!(read == scene.bytes),
+        Err(error) => println!("{error}"),
+    }
+}
+
+/// A storage of which a file is replaced, once, before it is opened for the `nth` time.
 struct Replaced {
     inner: FileStorage,
     path: PathBuf,
-    is_replaced: AtomicBool,
+    nth: usize,
+    opened: AtomicUsize,
+}
+
+impl Replaced {
+    fn before(dir: &TempDir, nth: usize) -> Self {
+        Self {
+            inner: FileStorage::open(dir.path()).unwrap(),
+            path: dir.path().join("x"),
+            nth,
+            opened: AtomicUsize::new(0),
+        }
+    }
 }
 
 #[async_trait]
@@ -184,7 +229,8 @@ impl Storage for Replaced {
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
-        if self.path.exists() && !self.is_replaced.swap(true, Ordering::Relaxed) {
+        let is_there = name.as_str() == "x" && self.path.exists();
+        if is_there && self.opened.fetch_add(1, Ordering::Relaxed) + 1 == self.nth {
             let new = self.path.with_extension("new");
             fs::write(&new, content(LEN, 2)).unwrap();
             fs::rename(new, &self.path).unwrap();

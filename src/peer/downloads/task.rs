@@ -31,7 +31,7 @@ use crate::peer::downloads::asked::{Asked, Earlier};
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::holders::{Hold, Holders};
-use crate::peer::downloads::local::{WantedNames, find_stored, storage_error};
+use crate::peer::downloads::local::{Here, WantedNames, find_stored, storage_error};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::pause_record::{forget, record, record_at_shutdown};
 use crate::peer::downloads::paused_form::PausedRecord;
@@ -67,7 +67,7 @@ pub(in crate::peer) struct DownloadTask {
 /// What the download turned out to be.
 enum Start {
     /// The content is complete here already.
-    Complete(Content),
+    Complete(Here),
     /// It is being downloaded already.
     Join(Join),
     /// The content has to be fetched.
@@ -324,9 +324,9 @@ impl DownloadTask {
                 self.forget().await;
                 Box::pin(self.join(join)).await;
             }
-            Ok(Start::Complete(content)) => {
+            Ok(Start::Complete(here)) => {
                 self.forget().await;
-                Box::pin(self.is_complete(content)).await;
+                Box::pin(self.is_complete(here)).await;
             }
             Err(error) => {
                 let error = Box::pin(self.discard(error)).await;
@@ -762,7 +762,7 @@ async fn fetch(
         let listed = (&listed_as, Some(found.length));
         let found = find_stored(shared, &*storage, claim, id, &targets, listed, options.seed);
         match found.await? {
-            Ok(content) => return Ok(Start::Complete(content)),
+            Ok(here) => return Ok(Start::Complete(here)),
             Err(unused) => claim = unused,
         }
     }

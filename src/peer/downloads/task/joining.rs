@@ -189,7 +189,8 @@ impl DownloadTask {
             false => {
                 let failed = |source| storage_error(id, source);
                 let from = self.storage_in(directory).await.map_err(failed)?;
-                copy_stored(shared, &*from, &content, name, wanted).await?
+                let copied = copy_stored(shared, &*from, &content, name, wanted);
+                copied.await?.content
             }
             true => content,
         };

@@ -50,7 +50,7 @@ impl DownloadTask {
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
                 Ok(claim) => break claim,
-                Err(Settled::Complete) => return Ok(Start::Complete(listing.content)),
+                Err(Settled::Complete) => return Ok(Start::Complete(listing.content.into())),
                 Err(Settled::Downloading(running)) => {
                     // It goes elsewhere, and is copied from there.
                     let more = owners.iter().map(|(addr, _)| addr.clone()).collect();
