@@ -440,11 +440,13 @@ impl Driver {
             self.ahead.cancelled(link, block);
         }
         self.swarm.handle_message(now(), link, message);
+        self.count_received();
     }
 
     /// A chunk that was downloaded is good or bad.
     fn chunk_verified(&mut self, chunk: ChunkIndex, good: bool) {
         self.swarm.chunk_verified(now(), chunk, good);
+        self.count_received();
         self.watchers.hashed(chunk, good);
     }
 
@@ -457,6 +459,7 @@ impl Driver {
             Outcome::Written(Err(source)) => self.storage_failed(Some(chunk), source),
             Outcome::Written(Ok(())) => {
                 self.swarm.chunk_written(now(), chunk);
+                self.count_received();
                 self.watchers.hashed(chunk, true);
                 self.show_progress();
             }
@@ -474,8 +477,9 @@ impl Driver {
         }
     }
 
-    /// Counts for the whole peer what the machine has counted since the last time. Whatever
-    /// happens to a content may show that something has come in vain.
+    /// Counts for the whole peer what the machine has counted since the last time, before
+    /// anybody hears what follows from it. Whatever happens to a content may show that
+    /// something has come in vain.
     fn count_received(&mut self) {
         let (bytes, waste) = self.swarm.downloaded();
         let before = std::mem::replace(&mut self.received, (bytes, waste));
