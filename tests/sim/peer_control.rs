@@ -521,3 +521,29 @@ async fn pause_of_a_download_that_joins_another_one_is_told_once() {
     }
     assert_eq!(pauses, 1);
 }
+
+/// A download that waits until one into memory has ended holds no place meanwhile, which that
+/// one may need.
+#[tokio::test(start_paused = true)]
+async fn download_that_waits_for_another_one_holds_up_nobody() {
+    let world = World::memory(1).await;
+    let (owner, bytes, _) = slow_owner(&world).await;
+    let other = content(LEN, 2);
+    owner.share("y", &other).await;
+    let leecher = impatient(&world, "leecher", 1).await;
+    let into_memory = {
+        let peer = leecher.peer.clone();
+        tokio::spawn(async move { peer.download_bytes(named("x"), LEN as u64).await })
+    };
+    sleep(Duration::from_secs(2)).await;
+    leecher.peer.pause_all(SERVING);
+    sleep(Duration::from_secs(5)).await;
+    let waits = leecher.peer.download(named("x"));
+    sleep(Duration::from_secs(5)).await;
+    soon(leecher.peer.download(named("y"))).await.unwrap();
+    assert!(!into_memory.is_finished());
+    leecher.peer.resume_all();
+    assert_eq!(soon(into_memory).await.unwrap().unwrap(), bytes);
+    soon(waits).await.unwrap();
+    assert_eq!(leecher.bytes("x"), Some(bytes));
+}

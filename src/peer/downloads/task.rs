@@ -466,7 +466,12 @@ impl DownloadTask {
         if let Some(join) = self.leader(found.id, &wanted, true)? {
             return Ok(Start::Join(join));
         }
+        let mut place = Some(place);
         loop {
+            let place = match place.take() {
+                Some(place) => place,
+                None => self.while_running(|| self.place()).await?,
+            };
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
                     self.limit(found.id);
@@ -482,6 +487,8 @@ impl DownloadTask {
                 }
                 Err(settled) => {
                     let id = found.id;
+                    // Whoever is waited for may need it.
+                    drop(place);
                     if let Some(start) = Box::pin(self.is_here(settled, id, &wanted)).await? {
                         return Ok(start);
                     }
@@ -536,6 +543,8 @@ impl DownloadTask {
                 }
                 Err(missed) => missed,
             };
+            drop(place);
+            let aside = self.ticket.step_aside();
             if let Some(start) = Box::pin(self.stored(key, wanted, options)).await? {
                 return Ok(Lookup::Stored(start));
             }
@@ -543,8 +552,6 @@ impl DownloadTask {
                 Missed::Finally(error) => return Err(error),
                 Missed::Yet(reason) => self.show_stall(Some(reason)),
             }
-            drop(place);
-            let aside = self.ticket.step_aside();
             tokio::select! {
                 biased;
                 waited = search.wait() => waited?,
