@@ -19,6 +19,7 @@ mod peer_crowd_takers;
 mod peer_events;
 mod peer_faults;
 mod peer_hostile;
+mod peer_joins;
 mod peer_limited;
 mod peer_limits;
 mod peer_paused;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
 use bt_lite::{
-    Content, ContentState, Download, DownloadError, DownloadEvent, DownloadEvents, DownloadOptions,
-    PauseOptions, Peer, Priority,
+    Content, ContentLimits, ContentState, Download, DownloadError, DownloadEvent, DownloadEvents,
+    DownloadKey, DownloadOptions, PauseOptions, Peer, PeerEvent, Priority,
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -435,4 +435,115 @@ async fn higher_priority_begins_first_and_takes_nobodys_place() {
         order.push(name);
     }
     assert_eq!(order, ["low", "high", "raised", "first", "second"]);
+}
+
+/// Whoever waits for its turn and ends meanwhile stands in nobody's way, and is not counted.
+#[tokio::test(start_paused = true)]
+async fn download_that_ends_while_it_waits_leaves_the_line() {
+    let world = World::memory(1).await;
+    let (owner, _, _) = slow_owner(&world).await;
+    for (name, seed) in [("y", 2), ("z", 3)] {
+        owner.share(name, &content(LEN, seed)).await;
+    }
+    let leecher = impatient(&world, "leecher", 1).await;
+    let mut x = leecher.peer.download(named("x"));
+    let mut of_x = x.events();
+    begun(&mut of_x).await;
+    x.pause(SERVING);
+    paused(&mut of_x).await;
+    let y = leecher.peer.download(named("y"));
+    begun(&mut y.events()).await;
+    x.resume();
+    until(&mut of_x, |event| *event == DownloadEvent::Queued).await;
+    assert_eq!(leecher.peer.stats().queued_downloads, 1);
+    x.cancel();
+    assert_eq!(soon(&mut x).await, Err(DownloadError::Cancelled));
+    assert_eq!(leecher.peer.stats().queued_downloads, 0);
+    let z = leecher.peer.download(named("z"));
+    assert_eq!(z.position(), Some(0));
+    drop((y, z));
+}
+
+/// The limits of a download count, also if it turns out only later that another one of the
+/// same content runs, and whatever that was set to before.
+#[tokio::test(start_paused = true)]
+async fn limits_of_a_download_that_meets_another_one_replace_those_of_the_content() {
+    for by_name in [false, true] {
+        for limited in [false, true] {
+            let world = World::memory(1).await;
+            let (_owner, _, shared) = slow_owner(&world).await;
+            let leecher = impatient(&world, "leecher", 64).await;
+            let keys = [DownloadKey::from(named("x")), DownloadKey::from(shared.id)];
+            let [first, second] = match by_name {
+                true => keys,
+                false => {
+                    let [name, id] = keys;
+                    [id, name]
+                }
+            };
+            let first = leecher.peer.download(first);
+            begun(&mut first.events()).await;
+            if limited {
+                let before = ContentLimits::default().download(50_000);
+                first.set_limits(before).await.unwrap();
+            }
+            let limits = ContentLimits::default().download(10_000);
+            let options = DownloadOptions::new().name("another").limits(limits);
+            let second = leecher.peer.download_with(second, options);
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(leecher.peer.list().len(), 1);
+            assert_eq!(leecher.peer.content_limits(shared.id), limits);
+            // What is set later still counts.
+            first.add_owner("memory:nowhere").await.unwrap();
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(leecher.peer.content_limits(shared.id), limits);
+            drop((first, second));
+        }
+    }
+}
+
+/// One pause is one event, whoever has asked for it.
+#[tokio::test(start_paused = true)]
+async fn pause_of_a_download_that_joins_another_one_is_told_once() {
+    let world = World::memory(1).await;
+    let (_owner, _, shared) = slow_owner(&world).await;
+    let leecher = impatient(&world, "leecher", 64).await;
+    let first = leecher.peer.download(shared.id);
+    begun(&mut first.events()).await;
+    let mut events = leecher.peer.events();
+    let paused = DownloadOptions::new().paused(SERVING);
+    let second = leecher.peer.download_with(shared.id, paused);
+    sleep(Duration::from_secs(5)).await;
+    assert!(first.is_paused() && second.is_paused());
+    let mut pauses = 0;
+    while let Some(Some(event)) = events.next().now_or_never() {
+        pauses += u32::from(matches!(event, PeerEvent::Paused { .. }));
+    }
+    assert_eq!(pauses, 1);
+}
+
+/// A download that waits until one into memory has ended holds no place meanwhile, which that
+/// one may need.
+#[tokio::test(start_paused = true)]
+async fn download_that_waits_for_another_one_holds_up_nobody() {
+    let world = World::memory(1).await;
+    let (owner, bytes, _) = slow_owner(&world).await;
+    let other = content(LEN, 2);
+    owner.share("y", &other).await;
+    let leecher = impatient(&world, "leecher", 1).await;
+    let into_memory = {
+        let peer = leecher.peer.clone();
+        tokio::spawn(async move { peer.download_bytes(named("x"), LEN as u64).await })
+    };
+    sleep(Duration::from_secs(2)).await;
+    leecher.peer.pause_all(SERVING);
+    sleep(Duration::from_secs(5)).await;
+    let waits = leecher.peer.download(named("x"));
+    sleep(Duration::from_secs(5)).await;
+    soon(leecher.peer.download(named("y"))).await.unwrap();
+    assert!(!into_memory.is_finished());
+    leecher.peer.resume_all();
+    assert_eq!(soon(into_memory).await.unwrap().unwrap(), bytes);
+    soon(waits).await.unwrap();
+    assert_eq!(leecher.bytes("x"), Some(bytes));
 }

@@ -895,3 +895,26 @@ async fn owner_of_another_transport_is_left_out() {
     download.resume();
     soon(download).await.unwrap();
 }
+
+/// What was right in a file was copied when the download began.
+#[tokio::test(start_paused = true)]
+async fn file_that_was_taken_over_may_be_gone_after_a_restart() {
+    let world = World::memory(1).await;
+    let (_owner, bytes, shared) = slow_owner(&world, 1).await;
+    let kept = Kept::files();
+    let files = tempfile::tempdir().unwrap();
+    let half = files.path().join("half");
+    std::fs::write(&half, &bytes[..LEN / 2]).unwrap();
+    let peer = start(&world, &kept).await;
+    let options = DownloadOptions::new().existing(&half);
+    let download = peer.download_with(shared.id, options);
+    begun(&download).await;
+    pause(&download, SERVING).await;
+    let peer = restart(&world, &kept, peer).await;
+    std::fs::remove_file(&half).unwrap();
+    let mut download = peer.get(shared.id).unwrap();
+    download.resume();
+    soon(&mut download).await.unwrap();
+    assert!(download.progress().downloaded <= (LEN / 2) as u64);
+    assert_eq!(kept.bytes("x").await, Some(bytes));
+}

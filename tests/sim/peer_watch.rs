@@ -223,3 +223,23 @@ async fn stats_of_a_download_that_was_not_found_yet_come_at_once() {
     assert_eq!(second.piece_map().await, None);
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+/// What an owner has sent of chunks that nobody else has is in vain when it leaves, for the
+/// download and for the peer alike.
+#[tokio::test(start_paused = true)]
+async fn waste_of_a_peer_is_that_of_its_downloads() {
+    let world = World::memory(1).await;
+    let owner = world.node("owner").await;
+    // Its chunks have several blocks.
+    let shared = owner.share("x", &content(40 << 20, 1)).await;
+    world.network().set_upload_rate("owner", Some(1_000_000));
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download(shared.id);
+    stats_when(&download, |stats| stats.progress.verified_chunks >= 3).await;
+    owner.peer.shutdown().await;
+    let stats = stats_when(&download, |stats| stats.links.is_empty()).await;
+    assert!(stats.waste.dropped > 0, "{:?}", stats.waste);
+    assert_eq!(leecher.peer.stats().waste, stats.waste);
+    let downloaded = leecher.peer.stats().downloaded;
+    assert_eq!(downloaded, stats.progress.downloaded);
+}

@@ -8,7 +8,8 @@
 //!   own ──it joins another──▶ handed on
 //! ```
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
@@ -20,6 +21,8 @@ use crate::peer::downloads::settings::Settings;
 /// What is wanted of one download.
 pub(in crate::peer) struct DownloadControl {
     ticket: QueueTicket,
+    /// The directory that the content goes to, if it is another one than that of the storage.
+    directory: OnceLock<PathBuf>,
     pause: watch::Sender<Option<PauseOptions>>,
     settings: watch::Sender<Settings>,
     /// Which version of the settings is in effect; `None` as long as nothing is fetched.
@@ -38,6 +41,7 @@ impl DownloadControl {
     pub(in crate::peer) fn new(ticket: QueueTicket) -> Arc<Self> {
         Arc::new(Self {
             ticket,
+            directory: OnceLock::new(),
             pause: watch::Sender::new(None),
             settings: watch::Sender::default(),
             in_effect: watch::Sender::default(),
@@ -55,6 +59,18 @@ impl DownloadControl {
             Some(other) => other.ticket(),
             None => self.ticket.clone(),
         }
+    }
+
+    /// This download puts its content there, and not into the directory of the storage.
+    pub(in crate::peer) fn goes_to(&self, directory: &Path) {
+        // It is set once.
+        let _ = self.directory.set(directory.to_path_buf());
+    }
+
+    /// The directory that this download puts its content in, if it is another one than that
+    /// of the storage. Not that of another one that it has joined.
+    pub(in crate::peer) fn directory(&self) -> Option<&Path> {
+        self.directory.get().map(PathBuf::as_path)
     }
 
     /// Pauses the download, or lets it go on.
@@ -80,7 +96,17 @@ impl DownloadControl {
 
     /// Changes when this download begins.
     pub(in crate::peer) fn set_priority(&self, priority: Priority) {
-        self.ticket().set_priority(priority);
+        let state = self.state();
+        match &state.joined {
+            Some(other) => {
+                let other = Arc::clone(other);
+                drop(state);
+                return other.set_priority(priority);
+            }
+            // Under the lock: it is not joined to another one meanwhile.
+            None => self.ticket.set_priority(priority),
+        }
+        drop(state);
         self.change(|_| {});
     }
 

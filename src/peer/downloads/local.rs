@@ -35,6 +35,21 @@ pub(super) struct WantedNames {
     pub(super) asked: Option<ContentName>,
 }
 
+/// A content that is complete here.
+pub(super) struct Here {
+    pub(super) content: Content,
+    /// Its bytes as they were verified, if it may not be shared.
+    pub(super) blob: Option<Arc<dyn Blob>>,
+}
+
+impl From<Content> for Here {
+    /// One that is shared.
+    fn from(content: Content) -> Self {
+        let blob = None;
+        Self { content, blob }
+    }
+}
+
 /// What has a name in the storage.
 enum AtName {
     /// The content, and its manifest if it was hashed.
@@ -234,16 +249,17 @@ pub(super) async fn copy_stored(
     content: &Content,
     name: &ContentName,
     wanted: &WantedNames,
-) -> Result<Content, DownloadError> {
+) -> Result<Here, DownloadError> {
     let id = content.id;
     let failed = |source| storage_error(id, source);
     let target = &wanted.target;
     target.storage.check_name(name).map_err(failed)?;
     let blob = from.open(&content.name).await.map_err(failed)?;
     let manifest = match manifest_of(&*blob).await {
-        Ok(manifest) => Arc::new(manifest),
+        // Nobody watches over it: another file may have its name by now.
+        Ok(manifest) if manifest.id() == id => Arc::new(manifest),
         Err(HashError::Storage(error)) => return Err(failed(error)),
-        Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
+        Ok(_) | Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
     };
     let place = Place {
         name: content.name.clone(),
@@ -253,24 +269,49 @@ pub(super) async fn copy_stored(
     };
     let source = Asleep::new(id, place, &manifest, false);
     let places = [source.place()];
-    let there = at_name(&*target.storage, name, id, &places).await;
-    let copied = match there.map_err(failed)? {
-        AtName::Same(blob, _) => Some(blob),
-        AtName::Other if !target.overwrites => {
-            return Err(target_exists(&*target.storage, id, name.clone()).await);
-        }
-        AtName::Nothing | AtName::Other => {
-            let copied = copy(shared, wanted, &source, &places, name).await;
-            let copied = copied.map_err(failed)?.map(|(blob, _)| blob);
-            if target.overwrites && copied.is_some() {
-                retire_replaced(shared, name).await;
+    let mut taken = None;
+    for _ in 0..ATTEMPTS {
+        let there = at_name(&*target.storage, name, id, &places).await;
+        let blob = match there.map_err(failed)? {
+            AtName::Same(blob, _) => blob,
+            AtName::Other if !target.overwrites => {
+                return Err(target_exists(&*target.storage, id, name.clone()).await);
             }
-            copied
+            AtName::Nothing | AtName::Other => {
+                match copy(shared, wanted, &source, &places, name).await {
+                    Ok(Some((blob, _))) => blob,
+                    Ok(None) => break,
+                    // Somebody else may have just made it.
+                    Err(StorageError::Exists { name, path }) => {
+                        taken = Some(DownloadError::TargetExists { name, id, path });
+                        continue;
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+        };
+        if target.overwrites {
+            retire_replaced(shared, name).await;
         }
-    };
-    match copied {
-        Some(blob) => Ok(Content::new(id, name.clone(), blob.length())),
-        None => Err(failed(gone(&content.name))),
+        let content = Content::new(id, name.clone(), blob.length());
+        let blob = Some(blob);
+        return Ok(Here { content, blob });
+    }
+    // It is not there any more, or what has the name comes and goes.
+    Err(taken.unwrap_or_else(|| failed(gone(&content.name))))
+}
+
+/// Opens a content that is in a storage and is not shared, if it is there.
+pub(super) async fn open_stored(
+    storage: &dyn Storage,
+    content: &Content,
+) -> Result<Arc<dyn Blob>, StorageError> {
+    let blob = storage.open(&content.name).await?;
+    match manifest_of(&*blob).await {
+        Ok(manifest) if manifest.id() == content.id => Ok(blob),
+        Err(HashError::Storage(error)) => Err(error),
+        // Nobody watches over it: another file may have its name by now.
+        Ok(_) | Err(HashError::Manifest(_)) => Err(gone(&content.name)),
     }
 }
 
@@ -392,7 +433,7 @@ pub(super) async fn find_stored(
     names: &[ContentName],
     (listed_as, length): (&ContentName, Option<u64>),
     seeds: bool,
-) -> Result<Result<Content, DriverClaim>, DownloadError> {
+) -> Result<Result<Here, DriverClaim>, DownloadError> {
     for name in names {
         let Ok(blob) = storage.open(name).await else {
             continue;
@@ -406,11 +447,11 @@ pub(super) async fn find_stored(
             let place = Place {
                 name: name.clone(),
                 listed_as: listed_as.clone(),
-                blob,
+                blob: Arc::clone(&blob),
                 written_here: false,
             };
             let adopted = adopt(shared, claim, id, place, manifest, seeds).await;
-            return adopted.map(Ok).map_err(|source| storage_error(id, source));
+            return here(id, adopted, blob).map(Ok);
         }
     }
     Ok(Err(claim))
@@ -424,7 +465,7 @@ pub(super) async fn recall(
     id: ContentId,
     remembered: &[Remembered],
     seeds: bool,
-) -> Result<Result<Content, DriverClaim>, DownloadError> {
+) -> Result<Result<Here, DriverClaim>, DownloadError> {
     for entry in remembered.iter().filter(|entry| entry.id == id) {
         if check_present(&*entry.blob).await.is_err() {
             continue;
@@ -433,10 +474,20 @@ pub(super) async fn recall(
         if let Ok(manifest) = manifest(shared, &asleep).await {
             let manifest = Manifest::clone(&manifest);
             let adopted = adopt(shared, claim, id, asleep.place(), manifest, seeds).await;
-            return adopted.map(Ok).map_err(|source| storage_error(id, source));
+            return here(id, adopted, Arc::clone(&entry.blob)).map(Ok);
         }
     }
     Ok(Err(claim))
+}
+
+fn here(
+    id: ContentId,
+    adopted: Result<Content, StorageError>,
+    blob: Arc<dyn Blob>,
+) -> Result<Here, DownloadError> {
+    let content = adopted.map_err(|source| storage_error(id, source))?;
+    let blob = Some(blob);
+    Ok(Here { content, blob })
 }
 
 /// What the storage remembers, unless that is shared anyway. It is read only when no

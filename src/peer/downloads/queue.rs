@@ -61,8 +61,13 @@ impl ActivePlace {
     }
 }
 
-/// Asks for no place any more when it is dropped.
-struct Asking<'a>(&'a QueueTicket);
+/// A download that asks for a place, whether or not it looks at this moment. Dropping it
+/// asks for none any more, and gives back what has come.
+pub(in crate::peer) struct Asking {
+    ticket: QueueTicket,
+    /// `None` once it has come, or cannot come any more.
+    place: Option<oneshot::Receiver<ActivePlace>>,
+}
 
 impl DownloadQueue {
     /// A queue that lets this many downloads be active.
@@ -177,14 +182,22 @@ impl QueueTicket {
     ///
     /// Cancel safe, and keeps its place in the queue.
     pub(in crate::peer) async fn begin(&self) -> Option<ActivePlace> {
+        self.ask().place().await
+    }
+
+    /// Asks for a place.
+    pub(in crate::peer) fn ask(&self) -> Asking {
         let (asks, place) = oneshot::channel();
         {
             let mut line = self.queue.line();
             line.waiting.insert(self.standing(), Some(asks));
         }
-        let _asking = Asking(self);
+        let asking = Asking {
+            ticket: self.clone(),
+            place: Some(place),
+        };
         self.queue.fill();
-        place.await.ok()
+        asking
     }
 
     /// Waits no more.
@@ -266,10 +279,22 @@ impl Drop for Aside<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Asking {
+    /// Waits for the place. `None` if it has come already, or the download waits in line no
+    /// more.
+    ///
+    /// Cancel safe: what comes meanwhile is there at the next call.
+    pub(in crate::peer) async fn place(&mut self) -> Option<ActivePlace> {
+        let place = self.place.as_mut()?.await.ok();
+        self.place = None;
+        place
+    }
+}
+
+impl Drop for Asking {
     fn drop(&mut self) {
-        let mut line = self.0.queue.line();
-        if let Some(asks) = line.waiting.get_mut(&self.0.standing()) {
+        let mut line = self.ticket.queue.line();
+        if let Some(asks) = line.waiting.get_mut(&self.ticket.standing()) {
             *asks = None;
         }
     }

@@ -7,9 +7,10 @@ mod names;
 pub(in crate::peer) mod outside;
 pub(in crate::peer) mod parts;
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -30,7 +31,7 @@ use crate::peer::downloads::asked::{Asked, Earlier};
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::holders::{Hold, Holders};
-use crate::peer::downloads::local::{WantedNames, find_stored, storage_error};
+use crate::peer::downloads::local::{Here, WantedNames, find_stored, storage_error};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::pause_record::{forget, record, record_at_shutdown};
 use crate::peer::downloads::paused_form::PausedRecord;
@@ -44,7 +45,7 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{Progress, StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{PausedDownload, Storage, open_file};
+use crate::storage::{PausedDownload, Storage, StorageError, open_file};
 use names::Names;
 
 /// A download that is about to start.
@@ -59,8 +60,6 @@ pub(in crate::peer) struct DownloadTask {
     /// `None` if it has joined another download.
     registered: Option<Registered>,
     topic: Arc<Topic>,
-    /// The directory that the content goes to, if it is another one.
-    directory: OnceLock<PathBuf>,
     /// The download that it has joined from the start.
     joined: Option<Arc<Running>>,
 }
@@ -68,7 +67,7 @@ pub(in crate::peer) struct DownloadTask {
 /// What the download turned out to be.
 enum Start {
     /// The content is complete here already.
-    Complete(Content),
+    Complete(Here),
     /// It is being downloaded already.
     Join(Join),
     /// The content has to be fetched.
@@ -141,7 +140,6 @@ impl DownloadTask {
             status,
             ticket,
             topic,
-            directory: OnceLock::new(),
             joined: None,
         };
         (task, download)
@@ -164,29 +162,37 @@ impl DownloadTask {
         {
             self.joins(&other, part, options);
         }
+        self.begins(options);
     }
 
     fn note_options(&self, options: &DownloadOptions) {
-        self.control
-            .change(|settings| settings.add_owners(options.owners.clone()));
+        self.control.change(|settings| {
+            settings.add_owners(options.owners.clone());
+            settings.limits = options.limits.or(settings.limits);
+        });
         self.ticket.set_priority(options.priority);
         if let Some(registered) = &self.registered {
             self.note_asked(registered, options);
         }
         if let Some(path) = &options.directory {
-            // Nobody else sets it.
-            let _ = self.directory.set(path.clone());
+            self.control.goes_to(path);
         }
         self.control.set_seeds(options.seed);
         self.control.set_pause(options.paused);
         if options.paused.is_some() {
             self.ticket.leave();
-            let running = self.registered.as_ref();
-            // Otherwise it is told when that is recorded.
-            if running.is_some_and(|running| running.asked.get().is_none() || running.has_record())
-            {
-                self.show_paused(true);
-            }
+        }
+    }
+
+    /// A download that begins paused is shown so from the start, unless it is told when that
+    /// is recorded. One that has joined another one is shown as that is.
+    fn begins(&self, options: &DownloadOptions) {
+        let running = self
+            .registered
+            .as_ref()
+            .filter(|_| options.paused.is_some());
+        if running.is_some_and(|running| running.asked.get().is_none() || running.has_record()) {
+            self.show_paused(true);
         }
     }
 
@@ -271,6 +277,7 @@ impl DownloadTask {
                 .change(|settings| settings.patience = Some(patience));
         }
         self.note_options(options);
+        self.begins(options);
     }
 
     /// Has the storage record the download, if it is paused or was.
@@ -317,9 +324,9 @@ impl DownloadTask {
                 self.forget().await;
                 Box::pin(self.join(join)).await;
             }
-            Ok(Start::Complete(content)) => {
+            Ok(Start::Complete(here)) => {
                 self.forget().await;
-                Box::pin(self.is_complete(content)).await;
+                Box::pin(self.is_complete(here)).await;
             }
             Err(error) => {
                 let error = Box::pin(self.discard(error)).await;
@@ -351,10 +358,7 @@ impl DownloadTask {
         let deleted = async {
             match self.shared.contents.claim(id, &self.handle).await {
                 Ok(_claim) => {
-                    let storage = match self.directory.get() {
-                        Some(path) => self.shared.storage.in_directory(path).await,
-                        None => Ok(Arc::clone(&self.shared.storage)),
-                    };
+                    let storage = self.storage_in(self.control.directory()).await;
                     let failed = |source| storage_error(id, source);
                     discard_partial(&*storage.map_err(failed)?, id).await
                 }
@@ -366,6 +370,14 @@ impl DownloadTask {
             Some(Ok(())) => error,
             Some(Err(failed)) => failed,
             None => DownloadError::ShutDown,
+        }
+    }
+
+    /// The storage of the peer, in this directory if there is one.
+    async fn storage_in(&self, directory: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+        match directory {
+            Some(path) => self.shared.storage.in_directory(path).await,
+            None => Ok(Arc::clone(&self.shared.storage)),
         }
     }
 
@@ -427,7 +439,7 @@ impl DownloadTask {
         let wanted = self.wanted(&key, &options).await?;
         if let ContentKey::Id(id) = &key {
             let settled = shared.contents.settled(*id).await;
-            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted, &options)).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted)).await? {
                 return Ok(start);
             }
         }
@@ -454,10 +466,15 @@ impl DownloadTask {
         if let Some(join) = self.leader(found.id, &wanted, true)? {
             return Ok(Start::Join(join));
         }
+        let mut place = Some(place);
         loop {
+            let place = match place.take() {
+                Some(place) => place,
+                None => self.while_running(|| self.place()).await?,
+            };
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
-                    self.limit(found.id, &options);
+                    self.limit(found.id);
                     let known = (options, self.settings());
                     let started = Box::pin(fetch(shared, claim, wanted, found, known, place));
                     let started = started.await?;
@@ -470,9 +487,9 @@ impl DownloadTask {
                 }
                 Err(settled) => {
                     let id = found.id;
-                    if let Some(start) =
-                        Box::pin(self.is_here(settled, id, &wanted, &options)).await?
-                    {
+                    // Whoever is waited for may need it.
+                    drop(place);
+                    if let Some(start) = Box::pin(self.is_here(settled, id, &wanted)).await? {
                         return Ok(start);
                     }
                 }
@@ -526,6 +543,8 @@ impl DownloadTask {
                 }
                 Err(missed) => missed,
             };
+            drop(place);
+            let aside = self.ticket.step_aside();
             if let Some(start) = Box::pin(self.stored(key, wanted, options)).await? {
                 return Ok(Lookup::Stored(start));
             }
@@ -533,8 +552,6 @@ impl DownloadTask {
                 Missed::Finally(error) => return Err(error),
                 Missed::Yet(reason) => self.show_stall(Some(reason)),
             }
-            drop(place);
-            let aside = self.ticket.step_aside();
             tokio::select! {
                 biased;
                 waited = search.wait() => waited?,
@@ -565,8 +582,8 @@ impl DownloadTask {
     }
 
     /// Limits the content as it is wanted for this download.
-    fn limit(&self, id: ContentId, options: &DownloadOptions) {
-        if let Some(limits) = self.settings().limits.or(options.limits) {
+    fn limit(&self, id: ContentId) {
+        if let Some(limits) = self.settings().limits {
             self.shared.limit_content(id, limits);
         }
     }
@@ -652,18 +669,37 @@ async fn await_part(shared: &PeerShared, id: ContentId, running: DriverHandle, o
     ended.await;
 }
 
+/// The file that a download is to take over. What was right in it is here when the download
+/// goes on after a restart, so it may be gone by then.
+async fn existing(options: &DownloadOptions) -> Result<Option<PathBuf>, DownloadError> {
+    let Some(path) = options.existing.clone() else {
+        return Ok(None);
+    };
+    match open_file(&path).await {
+        Ok(_) => Ok(Some(path)),
+        Err(error) if options.earlier.is_some() && is_missing(&error) => {
+            tracing::warn!(path = %path.display(), %error, "no more is taken over");
+            Ok(None)
+        }
+        Err(source) => Err(DownloadError::Existing { path, source }),
+    }
+}
+
+/// Whether there is no such file.
+fn is_missing(error: &StorageError) -> bool {
+    match error {
+        StorageError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 /// Where a download goes. The storage in another directory is opened, and the file that
 /// it is to take over is looked up, before anything is fetched.
 async fn target(
     shared: &PeerShared,
     options: &DownloadOptions,
 ) -> Result<TargetOptions, DownloadError> {
-    if let Some(path) = &options.existing {
-        open_file(path).await.map_err(|source| {
-            let path = path.clone();
-            DownloadError::Existing { path, source }
-        })?;
-    }
+    let existing = existing(options).await?;
     if let Some(common) = &options.common {
         let mut target = TargetOptions::to(Arc::clone(&common.storage));
         target.sibling = Some(Arc::clone(&common.sibling));
@@ -686,7 +722,7 @@ async fn target(
     Ok(TargetOptions {
         storage,
         overwrites: options.if_taken == IfTaken::Overwrite,
-        existing: options.existing.clone(),
+        existing,
         is_private,
         sibling: None,
         passing: options.passing.clone(),
@@ -733,7 +769,7 @@ async fn fetch(
         let listed = (&listed_as, Some(found.length));
         let found = find_stored(shared, &*storage, claim, id, &targets, listed, options.seed);
         match found.await? {
-            Ok(content) => return Ok(Start::Complete(content)),
+            Ok(here) => return Ok(Start::Complete(here)),
             Err(unused) => claim = unused,
         }
     }

@@ -98,7 +98,8 @@ pub struct DownloadOptions {
     /// copied. Whatever is right in it is copied and not fetched, at the same positions.
     /// It may be shorter, longer or damaged, and is not changed. A file that has all of it
     /// need not be copied: [`Peer::verify`](crate::Peer::verify) shares it from where it
-    /// lies.
+    /// lies. A download that was paused and goes on after a restart does without the file if
+    /// that is gone.
     pub existing: Option<PathBuf>,
     /// Where it goes instead of to the peer's storage. It does not stay there.
     pub(in crate::peer) memory: Option<MemoryStorage>,

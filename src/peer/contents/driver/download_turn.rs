@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::pause::PauseOptions;
-use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::downloads::queue::{ActivePlace, Asking};
 use crate::peer::downloads::running::{Registered, Running};
 use crate::peer::downloads::settings::Settings;
 use crate::peer::limits::ContentLimits;
@@ -40,8 +40,9 @@ enum State {
     /// Keeps its place.
     Active(#[expect(dead_code, reason = "it is given back when it is dropped")] ActivePlace),
     Paused(PauseOptions),
-    /// It is to go on, and waits for a place.
-    Waiting,
+    /// It is to go on, and waits for a place. The driver looks only now and then, so what
+    /// asks for it stays.
+    Waiting(Asking),
 }
 
 /// What a driver has to do.
@@ -101,7 +102,7 @@ impl DownloadTurn {
     pub(super) fn pause(&self) -> Option<PauseOptions> {
         match self.state {
             State::Paused(options) => Some(options),
-            State::Active(_) | State::Waiting => None,
+            State::Active(_) | State::Waiting(_) => None,
         }
     }
 
@@ -151,15 +152,14 @@ impl DownloadTurn {
             (None, State::Paused(_)) => {
                 let ticket = self.control.ticket();
                 ticket.enter();
-                let place = ticket.try_begin();
-                let begins = place.is_some();
-                self.state = place.map_or(State::Waiting, State::Active);
-                Some(match begins {
-                    true => TurnChange::Begun,
-                    false => TurnChange::Queued,
-                })
+                let (state, change) = match ticket.try_begin() {
+                    Some(place) => (State::Active(place), TurnChange::Begun),
+                    None => (State::Waiting(ticket.ask()), TurnChange::Queued),
+                };
+                self.state = state;
+                Some(change)
             }
-            (None, State::Active(_) | State::Waiting) => None,
+            (None, State::Active(_) | State::Waiting(_)) => None,
         }
     }
 
@@ -171,15 +171,17 @@ impl DownloadTurn {
             if let Some(change) = self.change() {
                 return change;
             }
-            let ticket = self.control.ticket();
-            let waits = matches!(self.state, State::Waiting);
+            let asking = match &mut self.state {
+                State::Waiting(asking) => Some(asking),
+                State::Active(_) | State::Paused(_) => None,
+            };
             // They never end: the senders are in the control.
             let changed = self.pauses.changed();
             tokio::select! {
                 biased;
                 _ = changed => {}
                 _ = self.settings.changed() => return TurnChange::Settings,
-                Some(place) = ticket.begin(), if waits => {
+                Some(place) = place(asking) => {
                     self.state = State::Active(place);
                     return TurnChange::Begun;
                 }
@@ -188,9 +190,58 @@ impl DownloadTurn {
     }
 }
 
+/// The place that is asked for, if one is.
+///
+/// Cancel safe.
+async fn place(asking: Option<&mut Asking>) -> Option<ActivePlace> {
+    asking?.place().await
+}
+
 impl Drop for DownloadTurn {
-    /// Nobody waits for settings of a download that has ended.
+    /// Nobody waits for settings of a download that has ended, and it waits for no place.
     fn drop(&mut self) {
+        self.control.ticket().leave();
         self.control.set_in_effect(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::peer::downloads::queue::DownloadQueue;
+
+    /// A driver looks at its turn only between two other things.
+    #[test]
+    fn place_of_a_download_that_is_busy_goes_to_nobody_else() {
+        let queue = Arc::new(DownloadQueue::new(1));
+        let (first, second, third) = (queue.enter(), queue.enter(), queue.enter());
+        let control = DownloadControl::new(first.clone());
+        let place = first.try_begin().unwrap();
+        let mut turn = DownloadTurn::new(Arc::clone(&control), place, None);
+        turn.settings();
+        control.set_pause(Some(PauseOptions::default()));
+        assert!(matches!(turn.change(), Some(TurnChange::Paused(_))));
+        let active = second.try_begin().unwrap();
+        let mut waits = Box::pin(third.begin());
+        assert!(waits.as_mut().now_or_never().is_none());
+        control.set_pause(None);
+        assert_eq!(turn.change(), Some(TurnChange::Queued));
+        assert_eq!(turn.changed().now_or_never(), None);
+        assert_eq!((first.position(), third.position()), (Some(0), Some(1)));
+        drop(active);
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert_eq!(turn.changed().now_or_never(), Some(TurnChange::Begun));
+        assert_eq!(queue.counts(), (1, 1));
+        // It waits again, and ends before it has seen its place.
+        control.set_pause(Some(PauseOptions::default()));
+        assert!(matches!(turn.change(), Some(TurnChange::Paused(_))));
+        let place = waits.now_or_never().unwrap();
+        control.set_pause(None);
+        assert_eq!(turn.change(), Some(TurnChange::Queued));
+        drop(place);
+        drop(turn);
+        assert_eq!(queue.counts(), (0, 0));
     }
 }

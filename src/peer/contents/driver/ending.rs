@@ -35,6 +35,7 @@ impl Driver {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
         let published = self.finish_writing(&reason).await;
+        self.count_received();
         let reason = self.discard(reason).await;
         self.record_end(published).await;
         let lost = self.lost(&reason);

@@ -100,6 +100,8 @@ pub(in crate::peer) struct Driver {
     ahead: ReadAhead,
     /// How many bytes were read from memory in this turn.
     read_at_once: u64,
+    /// How much of what the machine has counted is counted for the whole peer.
+    received: (u64, Waste),
     checks: ChunkChecks,
     links: LinkOutlets,
     jobs: Jobs,
@@ -161,6 +163,7 @@ impl Driver {
             reads: ReadQueue::default(),
             ahead: ReadAhead::default(),
             read_at_once: 0,
+            received: (0, Waste::default()),
             checks: ChunkChecks::default(),
             links: LinkOutlets::default(),
             inbox,
@@ -264,6 +267,7 @@ impl Driver {
             }
             self.follow_readers();
             self.read_at_once = 0;
+            self.count_received();
             self.perform_outputs();
             while self.limits.run(&mut self.swarm) {
                 self.perform_outputs();
@@ -435,16 +439,14 @@ impl Driver {
         if let PeerMessage::Cancel(block) = message {
             self.ahead.cancelled(link, block);
         }
-        let before = self.swarm.downloaded();
         self.swarm.handle_message(now(), link, message);
-        self.count_received(before);
+        self.count_received();
     }
 
     /// A chunk that was downloaded is good or bad.
     fn chunk_verified(&mut self, chunk: ChunkIndex, good: bool) {
-        let before = self.swarm.downloaded();
         self.swarm.chunk_verified(now(), chunk, good);
-        self.count_received(before);
+        self.count_received();
         self.watchers.hashed(chunk, good);
     }
 
@@ -456,9 +458,8 @@ impl Driver {
             Outcome::Stored(result) => self.chunk_stored(chunk, result),
             Outcome::Written(Err(source)) => self.storage_failed(Some(chunk), source),
             Outcome::Written(Ok(())) => {
-                let before = self.swarm.downloaded();
                 self.swarm.chunk_written(now(), chunk);
-                self.count_received(before);
+                self.count_received();
                 self.watchers.hashed(chunk, true);
                 self.show_progress();
             }
@@ -476,9 +477,12 @@ impl Driver {
         }
     }
 
-    /// Counts for the whole peer what the machine has counted since `before`.
-    fn count_received(&self, before: (u64, Waste)) {
+    /// Counts for the whole peer what the machine has counted since the last time, before
+    /// anybody hears what follows from it. Whatever happens to a content may show that
+    /// something has come in vain.
+    fn count_received(&mut self) {
         let (bytes, waste) = self.swarm.downloaded();
+        let before = std::mem::replace(&mut self.received, (bytes, waste));
         if (bytes, waste) != before {
             let (bytes, waste) = (bytes - before.0, waste.since(&before.1));
             self.shared.traffic.received(now(), bytes, waste);

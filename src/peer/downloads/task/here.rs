@@ -12,15 +12,16 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::Settled;
 use crate::peer::downloads::local::{
-    ATTEMPTS, WantedNames, complete_here, copy_stored, find_stored, recall, remembered,
-    storage_error,
+    ATTEMPTS, Here, WantedNames, complete_here, copy_stored, find_stored, open_stored, recall,
+    remembered, storage_error,
 };
 use crate::peer::handles::download::DownloadOptions;
 use crate::protocol::ContentKey;
-use crate::storage::{Remembered, Storage};
+use crate::storage::{Blob, Remembered, Storage};
 
 impl DownloadTask {
-    pub(super) async fn is_complete(&self, content: Content) {
+    pub(super) async fn is_complete(&self, here: Here) {
+        let Here { content, blob } = here;
         let id = content.id;
         self.topic.complete(&self.shared.events, &content);
         let board = readers(&self.shared, &id).await;
@@ -30,15 +31,24 @@ impl DownloadTask {
         match board {
             Ok(board) => self.readers.moved(board),
             Err(ReaderError::NotHere { .. } | ReaderError::Passing { .. }) => {
-                self.read_stored(&content).await;
+                self.read_stored(&content, blob).await;
             }
             Err(error) => self.readers.end(gone(error)),
         }
     }
 
-    /// Readers get a content that is in the storage, and is not shared.
-    pub(super) async fn read_stored(&self, content: &Content) {
-        match self.shared.storage.open(&content.name).await {
+    /// Readers get a content that is in the storage, where this download wants it, and is not
+    /// shared.
+    async fn read_stored(&self, content: &Content, blob: Option<Arc<dyn Blob>>) {
+        let opened = match blob {
+            Some(blob) => Ok(blob),
+            // It was shared a moment ago.
+            None => match self.storage_in(self.control.directory()).await {
+                Ok(storage) => open_stored(&*storage, content).await,
+                Err(error) => Err(error),
+            },
+        };
+        match opened {
             Ok(blob) => {
                 let board = ReaderBoard::complete(CompleteBytes::new(content.id, blob));
                 self.readers.moved(Arc::new(board));
@@ -54,22 +64,21 @@ impl DownloadTask {
         settled: Settled,
         id: ContentId,
         wanted: &WantedNames,
-        options: &DownloadOptions,
     ) -> Result<Option<Start>, DownloadError> {
         let shared = &self.shared;
         if !matches!(settled, Settled::Ended) {
-            self.limit(id, options);
+            self.limit(id);
         }
         match settled {
             Settled::Ended => Ok(None),
             Settled::Complete if wanted.target.is_private => {
                 // It is read where it is.
                 let here = shared.contents.names(&id);
-                Ok(here.map(|(content, _)| Start::Complete(content)))
+                Ok(here.map(|(content, _)| Start::Complete(content.into())))
             }
             Settled::Complete => {
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
-                Ok(complete.map(Start::Complete))
+                Ok(complete.map(|content| Start::Complete(content.into())))
             }
             // It will not be here when it has ended.
             Settled::Downloading(running) if running.is_passing => {
@@ -83,7 +92,7 @@ impl DownloadTask {
             {
                 await_part(shared, id, running, &self.owners()).await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
-                Ok(complete.map(Start::Complete))
+                Ok(complete.map(|content| Start::Complete(content.into())))
             }
             Settled::Downloading(running) => {
                 if let Some(name) = &wanted.stored {
@@ -141,10 +150,10 @@ impl DownloadTask {
                         Err(claim) => claim,
                         // It is complete now.
                         Ok(_) if seeds => continue,
-                        Ok(content) => {
+                        Ok(here) => {
                             let is_elsewhere = wanted.is_elsewhere;
                             let from = (&*shared.storage, is_elsewhere);
-                            return Ok(Some(self.unshared(content, from, wanted).await?));
+                            return Ok(Some(self.unshared(here, from, wanted).await?));
                         }
                     };
                     let by_id = id.into();
@@ -155,15 +164,15 @@ impl DownloadTask {
                     let found = find_stored(shared, storage, claim, id, &names, listed, seeds);
                     match found.await? {
                         Ok(_) if seeds => continue,
-                        Ok(content) => {
+                        Ok(here) => {
                             let from = (storage, false);
-                            return Ok(Some(self.unshared(content, from, wanted).await?));
+                            return Ok(Some(self.unshared(here, from, wanted).await?));
                         }
                         Err(_) => return Ok(None),
                     }
                 }
             };
-            if let Some(start) = Box::pin(self.is_here(settled, id, wanted, options)).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, id, wanted)).await? {
                 return Ok(Some(start));
             }
         }
@@ -174,16 +183,17 @@ impl DownloadTask {
     /// says that it is wanted in another storage.
     pub(super) async fn unshared(
         &self,
-        content: Content,
+        here: Here,
         (from, is_elsewhere): (&dyn Storage, bool),
         wanted: &WantedNames,
     ) -> Result<Start, DownloadError> {
+        let content = &here.content;
         let name = wanted.stored.as_ref().unwrap_or(&content.name);
         // What is for one caller is read where it is.
         if wanted.target.is_private || *name == content.name && !is_elsewhere {
-            return Ok(Start::Complete(content));
+            return Ok(Start::Complete(here));
         }
-        let copied = copy_stored(&self.shared, from, &content, name, wanted).await?;
+        let copied = copy_stored(&self.shared, from, content, name, wanted).await?;
         Ok(Start::Complete(copied))
     }
 }

@@ -1,5 +1,6 @@
 //! Downloads that join another one of the same content.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{DownloadTask, Join};
@@ -45,8 +46,6 @@ impl DownloadTask {
     /// Joins another download, which does from now on what is wanted of this one.
     pub(super) fn joins(&mut self, other: &Arc<Running>, part: Hold, options: &DownloadOptions) {
         self.ticket.leave();
-        self.control
-            .change(|settings| settings.limits = options.limits.or(settings.limits));
         self.control.join(&other.control);
         self.handle.holders.joins(part);
         if let Some(id) = other.id() {
@@ -122,10 +121,12 @@ impl DownloadTask {
         // Whoever reads has a place at the other download.
         self.readers.moved(Arc::clone(&running.readers));
         let outcome = self.watch(&mut running, &wanted, topic.as_deref()).await;
+        let control = running.control.clone();
+        let directory = control.as_ref().and_then(|control| control.directory());
         if self.handle.holders.cancelled().is_cancelled() {
             return self.left(running).await;
         }
-        let named = async { self.joined_ended(outcome?, &wanted).await };
+        let named = async { self.joined_ended(outcome?, directory, &wanted).await };
         let outcome = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -158,11 +159,13 @@ impl DownloadTask {
         self.status.send_modify(|status| status.end(outcome));
     }
 
-    /// The download that this one had joined has got the content. Then the content gets
-    /// the name that is wanted here, and is shared if only this download wants that.
+    /// The download that this one had joined has got the content, in this directory. Then the
+    /// content gets the place and the name that are wanted here, and is shared if only this
+    /// download wants that.
     pub(super) async fn joined_ended(
         &self,
         content: Content,
+        directory: Option<&Path>,
         wanted: &WantedNames,
     ) -> Result<Content, DownloadError> {
         let (shared, id) = (&self.shared, content.id);
@@ -170,8 +173,9 @@ impl DownloadTask {
             .stored
             .as_ref()
             .is_none_or(|name| *name == content.name);
+        let has_place = has_name && directory == self.control.directory();
         // What is for one caller is read where it is.
-        let is_there = wanted.target.is_private || has_name && !wanted.is_elsewhere;
+        let is_there = wanted.target.is_private || has_place;
         let name = wanted.stored.as_ref().unwrap_or(&content.name);
         if !matches!(shared.contents.settled(id).await, Settled::Ended) {
             if is_there {
@@ -182,7 +186,12 @@ impl DownloadTask {
             return named.ok_or_else(|| storage_error(id, gone));
         }
         let content = match is_there {
-            false => copy_stored(shared, &*shared.storage, &content, name, wanted).await?,
+            false => {
+                let failed = |source| storage_error(id, source);
+                let from = self.storage_in(directory).await.map_err(failed)?;
+                let copied = copy_stored(shared, &*from, &content, name, wanted);
+                copied.await?.content
+            }
             true => content,
         };
         // What another network finds and links is shared by that alone.

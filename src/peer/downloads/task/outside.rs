@@ -266,7 +266,7 @@ impl DownloadTask {
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
                 Ok(claim) => break claim,
-                Err(Settled::Complete) => return Ok(Start::Complete(listing.content)),
+                Err(Settled::Complete) => return Ok(Start::Complete(listing.content.into())),
                 Err(Settled::Downloading(running)) => running.ended().await,
                 Err(Settled::Ended) => {}
             }

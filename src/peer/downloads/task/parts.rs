@@ -46,12 +46,14 @@ impl DownloadTask {
         } = part;
         let (id, length) = (listing.content.id, listing.content.length);
         self.topic.asked(&id.into());
-        let place = self.while_running(|| self.place()).await?;
-        let claim = loop {
+        let (claim, place) = loop {
+            let place = self.while_running(|| self.place()).await?;
             match shared.contents.claim(id, &self.handle).await {
-                Ok(claim) => break claim,
-                Err(Settled::Complete) => return Ok(Start::Complete(listing.content)),
+                Ok(claim) => break (claim, place),
+                Err(Settled::Complete) => return Ok(Start::Complete(listing.content.into())),
                 Err(Settled::Downloading(running)) => {
+                    // Whoever is waited for may need it.
+                    drop(place);
                     // It goes elsewhere, and is copied from there.
                     let more = owners.iter().map(|(addr, _)| addr.clone()).collect();
                     // Fails if the download has ended.
