@@ -170,6 +170,9 @@ impl DownloadTask {
         self.control
             .change(|settings| settings.add_owners(options.owners.clone()));
         self.ticket.set_priority(options.priority);
+        if let Some(common) = &options.common {
+            self.ticket.set_common(&common.turn);
+        }
         if let Some(registered) = &self.registered {
             self.note_asked(registered, options);
         }

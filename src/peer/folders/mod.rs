@@ -9,6 +9,8 @@
 #[cfg(feature = "file-storage")]
 mod board;
 #[cfg(feature = "file-storage")]
+mod common_files;
+#[cfg(feature = "file-storage")]
 pub(super) mod control;
 pub(super) mod error;
 #[cfg(feature = "file-storage")]
