@@ -30,6 +30,9 @@ pub(in crate::peer) trait CommonTree: Send + Sync {
     /// Whether the other content is being fetched. Otherwise it is complete.
     fn is_under_way(&self) -> bool;
 
+    /// With what all downloads of the folder are one of the active ones.
+    fn turn(&self) -> &CommonTurn;
+
     /// The length of the file at this path in the folder, in bytes, if it is one of them.
     fn length_of(&self, path: &FolderPath) -> Option<u64>;
 
@@ -45,6 +48,7 @@ pub(in crate::peer) trait CommonTree: Send + Sync {
 
 /// The files of another content, which a folder lies over.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
 pub(in crate::peer) struct CommonFolder(pub(in crate::peer) Arc<dyn CommonTree>);
 
 impl fmt::Debug for CommonFolder {

@@ -5,17 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::error::FolderError;
-use super::obtain::{Obtain, Obtained};
-use super::place::{Base, missing};
 use super::target::FolderTarget;
 use crate::content::{ContentId, ContentName, FolderIndex, FolderItem, FolderPath, Manifest};
 use crate::peer::contents::common_place::{CommonPlace, CommonTree};
 use crate::peer::contents::driver::TargetOptions;
-use crate::peer::contents::pour::pour;
-use crate::storage::{
-    Blob, Partial, PlacedFiles, Staged, Storage, StorageError, TreeRoot, open_file,
-};
+use crate::storage::{Blob, Partial, Storage, StorageError, TreeRoot};
 
 /// Which files of a folder lie in those of another content.
 pub(super) struct CommonFiles {
@@ -85,12 +79,13 @@ impl CommonFiles {
         self.files().at_home.contains(id)
     }
 
-    fn is_fetched(&self, id: &ContentId) -> bool {
+    /// Whether a file was fetched there.
+    pub(super) fn is_fetched(&self, id: &ContentId) -> bool {
         self.files().fetched.contains(id)
     }
 
     /// The files that were fetched there, with their numbers in the index.
-    fn all_fetched(&self, whole: &FolderIndex) -> Vec<(u32, ContentId)> {
+    pub(super) fn all_fetched(&self, whole: &FolderIndex) -> Vec<(u32, ContentId)> {
         let files = self.files();
         let number = |path: &FolderPath| {
             let at = whole.entries().partition_point(|entry| entry.path < *path);
@@ -148,90 +143,5 @@ impl Storage for CommonTarget {
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         self.place.open(name).await
-    }
-}
-
-impl Obtain {
-    /// The place of a file in another content, if it has one.
-    pub(super) fn common_place(&self, id: &ContentId) -> Option<CommonPlace> {
-        self.common.as_ref()?.place(id)
-    }
-
-    /// The other content gets the bytes of a file that is here already.
-    pub(super) async fn poured(&self, id: ContentId, found: Obtained) -> Obtained {
-        if let Some(place) = self.common_place(&id)
-            && let Err(error) = pour(&*found.blob, id, &*place.storage).await
-        {
-            // Then it is fetched there. If the two differ, the folder finds no place.
-            tracing::warn!(%id, %error, "the other content does not get what is here");
-        }
-        found
-    }
-
-    /// What of the folder lies in the other content, which is complete; and what of the folder
-    /// is missing there.
-    ///
-    /// # Errors
-    /// [`FolderError::TargetExists`] if something else is there.
-    pub(super) async fn beside(
-        &self,
-        (root, name): (TreeRoot, ContentName),
-        (whole, part): (&FolderIndex, &FolderIndex),
-    ) -> Result<(Base, FolderIndex), FolderError> {
-        let mut placed = PlacedFiles::none(root.clone(), true);
-        let fetched = self.common.as_ref().map(|common| common.all_fetched(whole));
-        for (number, id) in fetched.unwrap_or_default() {
-            let path = &whole.entries()[number as usize].path;
-            if let Some(blob) = self.target.opened(&id) {
-                // An error if the other content had other bytes after all.
-                blob.now().finish().await?;
-            }
-            let there = open_file(root.path().join(path.as_str())).await?;
-            placed.add((number, id), &*there, &Staged::default());
-        }
-        let mut base = Some(Base {
-            name,
-            overwrites: false,
-            inherited: Staged::default(),
-            placed,
-        });
-        let missing = missing(&self.shared, &self.home, whole, part, &mut base).await?;
-        let base = base.expect("it was just set");
-        Ok((base, missing))
-    }
-
-    /// Has these files in the home as well: they were fetched to the other content, and are to
-    /// be put elsewhere.
-    pub(super) async fn copy_home(
-        &self,
-        wanted: &FolderIndex,
-        blobs: &mut HashMap<ContentId, Arc<dyn Blob>>,
-    ) -> Result<(), StorageError> {
-        let Some(common) = &self.common else {
-            return Ok(());
-        };
-        let mut copied = HashSet::new();
-        for entry in wanted.entries() {
-            let FolderItem::File { id, .. } = entry.item else {
-                continue;
-            };
-            let Some(blob) = blobs.get(&id).filter(|_| common.is_fetched(&id)).cloned() else {
-                continue;
-            };
-            if !copied.insert(id) {
-                continue;
-            }
-            let copy = self.home.adopt(id, &*blob).await?;
-            let changed = || {
-                let path = blob.path().unwrap_or_else(|| entry.path.as_str().into());
-                StorageError::Changed { path }
-            };
-            let (copy, _) = copy.ok_or_else(changed)?;
-            if let Some(opened) = self.target.opened(&id) {
-                opened.move_to(Arc::clone(&copy));
-            }
-            blobs.insert(id, copy);
-        }
-        Ok(())
     }
 }

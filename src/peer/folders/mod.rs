@@ -7,6 +7,8 @@
 //! The bytes travel as those of all contents do.
 
 #[cfg(feature = "file-storage")]
+mod beside;
+#[cfg(feature = "file-storage")]
 mod board;
 #[cfg(feature = "file-storage")]
 mod common_files;

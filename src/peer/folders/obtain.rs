@@ -10,9 +10,11 @@ use crate::content::{
     Content, ContentId, ContentName, FolderIndexError, MAX_INDEX_LEN, MIN_CHUNK_LEN, Manifest,
 };
 use crate::error::DownloadError;
+use crate::peer::contents::common_place::CommonPlace;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::manifest_of;
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::pour::pour;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::retire;
 use crate::peer::downloads::task::DownloadTask;
@@ -97,6 +99,22 @@ impl Obtain {
         Err(failed(error).into())
     }
 
+    /// The place of a file in another content, if it has one.
+    fn common_place(&self, id: &ContentId) -> Option<CommonPlace> {
+        self.common.as_ref()?.place(id)
+    }
+
+    /// The other content gets the bytes of a file that is here already.
+    async fn poured(&self, id: ContentId, found: Obtained) -> Obtained {
+        if let Some(place) = self.common_place(&id)
+            && let Err(error) = pour(&*found.blob, id, &*place.storage).await
+        {
+            // Then it is fetched there. If the two differ, the folder finds no place.
+            tracing::warn!(%id, %error, "the other content does not get what is here");
+        }
+        found
+    }
+
     /// Downloads something of the folder.
     ///
     /// Cancel safe: the download is cancelled.
@@ -126,7 +144,7 @@ impl Obtain {
             owners,
             source: Arc::clone(&self.source),
             target: common.as_ref().map(|place| target_of(place, &self.target)),
-            turn: common.as_ref().map(|place| place.turn.clone()),
+            turn: self.common.as_ref().map(|files| files.tree.turn().clone()),
         };
         shared.tasks.spawn(span, task.run_part(part));
         let is_too_long = |content: &Content| content.length > MAX_INDEX_LEN;

@@ -2,7 +2,7 @@
 //! shared there.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::content::ContentId;
 use crate::error::DownloadError;
 use crate::error::ShareError;
 use crate::peer::contents::common_place::CommonPlace;
-use crate::peer::contents::hashing::manifest_of;
+use crate::peer::contents::hashing::{manifest_of, off_thread};
 use crate::peer::contents::place::Place;
 use crate::peer::contents::pour::pour;
 use crate::peer::contents::serve::{Telling, not_hashed, share_place};
@@ -26,7 +26,7 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::shared::PeerShared;
 use crate::peer::tasks::Decision;
-use crate::storage::{CommonStorage, StorageError};
+use crate::storage::{Blob, CommonStorage, StorageError};
 
 /// How long it is waited before the network is asked again for a content that nobody there has:
 /// a peer that has got it from elsewhere may be the first.
@@ -131,10 +131,8 @@ impl Also {
         }
         loop {
             let is_over = torrent.borrow().outcome().is_some();
-            if !is_over && self.is_poured().await {
-                // Until then the torrent verifies it.
-                has_ended(&mut torrent).await;
-                return;
+            if !is_over && self.is_here().await {
+                return self.pour(&mut torrent, &file).await;
             }
             let mut download = match is_over {
                 true => None,
@@ -161,9 +159,8 @@ impl Also {
                 }
             };
             match outcome {
-                // It is here in another place by now, unless the torrent has ended.
-                Ok(()) if torrent.borrow().outcome().is_none() => continue,
-                Ok(()) => return,
+                // It may be here in another place.
+                Ok(()) => return self.pour(&mut torrent, &file).await,
                 Err(error) if !may_pass(&error) => {
                     tracing::warn!(id = %self.id, %error, "not fetched beside its torrent");
                     return;
@@ -178,19 +175,32 @@ impl Also {
         }
     }
 
-    /// Gives the torrent what this peer has of the content already, if it has it. It stays where
-    /// it is.
-    async fn is_poured(&self) -> bool {
-        let shared = &self.common.shared;
-        let (Some((here, _)), Some(common)) =
-            (shared.contents.places(&self.id).await, &self.options.common)
-        else {
-            return false;
+    /// Whether this peer has the content.
+    async fn is_here(&self) -> bool {
+        self.common.shared.contents.places(&self.id).await.is_some()
+    }
+
+    /// Gives the torrent the content, which this peer has, and waits until the torrent has
+    /// ended: until then it verifies that. The content stays where it is.
+    async fn pour(&self, torrent: &mut watch::Receiver<ContentStatus>, file: &Path) {
+        let poured = async {
+            let here = self.common.shared.contents.places(&self.id).await;
+            let (Some((here, _)), Some(common)) = (here, &self.options.common) else {
+                return;
+            };
+            if is_there(&*here.blob, file).await {
+                return;
+            }
+            if let Err(error) = pour(&*here.blob, self.id, &*common.storage).await {
+                tracing::warn!(id = %self.id, %error, "not taken for its torrent");
+            }
         };
-        if let Err(error) = pour(&*here.blob, self.id, &*common.storage).await {
-            tracing::warn!(id = %self.id, %error, "not taken for its torrent");
+        tokio::select! {
+            biased;
+            _ = has_ended(torrent) => return,
+            () = poured => {}
         }
-        true
+        has_ended(torrent).await;
     }
 
     /// Fetches the content into the file of the torrent.
@@ -229,6 +239,18 @@ impl Also {
         let shared = share_place(shared, place, manifest, (Telling::Later, &decided));
         shared.await.map(|_| ())
     }
+}
+
+/// Whether a content lies in this file, which may not have its name yet.
+pub(super) async fn is_there(blob: &dyn Blob, file: &Path) -> bool {
+    let (Some(path), file) = (blob.path(), file.to_path_buf()) else {
+        return false;
+    };
+    off_thread(move || {
+        let same = |file| Some(std::fs::canonicalize(&path).ok()? == file);
+        path == file || std::fs::canonicalize(&file).ok().and_then(same) == Some(true)
+    })
+    .await
 }
 
 /// Waits until a download has ended. Returns whether it is complete.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::also::{ASK_AGAIN, InCommon, has_ended, may_pass};
+use super::also::{ASK_AGAIN, InCommon, has_ended, is_there, may_pass};
 use super::options::TorrentOptions;
 use crate::content::{ContentId, ContentName, FolderItem, FolderPath};
 use crate::error::DownloadError;
@@ -63,6 +63,10 @@ impl CommonTree for TorrentTree {
 
     fn is_under_way(&self) -> bool {
         self.is_under_way
+    }
+
+    fn turn(&self) -> &CommonTurn {
+        &self.turn
     }
 
     fn length_of(&self, path: &FolderPath) -> Option<u64> {
@@ -197,6 +201,10 @@ async fn poured(common: &InCommon, id: ContentId, tree: &TorrentTree) {
         let (true, Some(blob)) = (fits, shared.folders.blob(&id)) else {
             continue;
         };
+        let file = common.files.root().join(tree.name.as_str());
+        if is_there(&*blob, &file.join(entry.path.as_str())).await {
+            continue;
+        }
         if let Some(place) = tree.place(&entry.path)
             && let Err(error) = pour(&*blob, id, &*place.storage).await
         {

@@ -581,6 +581,15 @@ impl Common {
             // Under the same lock: whoever writes there from now on compares.
             this.claims.insert(range.clone());
         }
+        if good && !is_evicted && !stands {
+            // It was read too early, and is looked at again when all of it is written.
+            this.overwritten.remove(&range);
+            if state.is_proven(side, &range)
+                && let Some(this) = state.side_mut(side)
+            {
+                this.finds(range.clone());
+            }
+        }
         let differ: Vec<_> = match (good, side) {
             (false, _) if !state.is_proven(side, &range) => Vec::new(),
             (false, Side::Guest(number)) => vec![number],
@@ -923,6 +932,13 @@ mod tests {
         assert!(!common.checked(Side::Owner, ChunkIndex(0), true));
         assert!(common.checked(Side::Owner, ChunkIndex(1), true));
         assert_eq!(numbers(common.take_found(Side::Guest(ONLY))), [2, 3]);
+        // It is read again when all of it is there.
+        assert_eq!(numbers(common.take_found(Side::Owner)), [0; 0]);
+        assert!(write(&common, &tree, Side::Guest(ONLY), OWN / 2..OWN, 2));
+        assert_eq!(numbers(common.take_found(Side::Owner)), [0]);
+        assert!(!common.checked(Side::Owner, ChunkIndex(0), true));
+        assert_eq!(numbers(common.take_found(Side::Owner)), [0]);
+        assert!(common.checked(Side::Owner, ChunkIndex(0), true));
     }
 
     #[test]
