@@ -469,3 +469,31 @@ async fn folder_ends_with_a_torrent_that_is_discarded() {
     }
     tracker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn torrent_that_fails_leaves_the_folder_to_the_next_one() {
+    let tracker = tracker().await;
+    let [from, here, there] = [(); 3].map(|()| tempdir().unwrap());
+    write_files(from.path());
+    let metainfo = torrent(from.path(), FORMAT);
+    // Nobody in the fleet has all of it.
+    let (half, folder) = partial(&tracker, from.path(), there.path(), &["a"]).await;
+    let id = folder.id;
+    let other = ordinary(from.path(), &metainfo, &ALL).await;
+    let peer = member(&tracker, here.path()).await;
+    let torrents = session(&peer).await;
+    let taken = here.path().join("folder/b");
+    fs::create_dir_all(taken.parent().unwrap()).unwrap();
+    fs::write(&taken, "something else").unwrap();
+    let options = TorrentOptions::new().peer(addr(&other.session)).also(id);
+    let refused = torrents.add(&metainfo, options.clone()).unwrap().await;
+    assert!(refused.is_err(), "{refused:?}");
+    fs::remove_file(&taken).unwrap();
+    torrents.add(&metainfo, options).unwrap().await.unwrap();
+    is_shared(&peer, id).await;
+    check_files(here.path());
+    for peer in [peer, half, other.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}

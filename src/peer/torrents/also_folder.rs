@@ -117,7 +117,14 @@ pub(super) async fn also_folder(
         _ = has_ended(&mut ended) => {}
     }
     loop {
-        let is_over = torrent.borrow().outcome().is_some();
+        let (is_over, is_complete) = {
+            let status = torrent.borrow();
+            (status.outcome().is_some(), status.complete().is_some())
+        };
+        if is_over && !is_complete {
+            // Others may want it.
+            return;
+        }
         if is_over && (!options.seed || is_shared(common, id, &name).await) {
             return;
         }
