@@ -175,6 +175,18 @@
 //! paused before a restart. [`Peer::remove`](crate::Peer::remove) deletes its files, and
 //! nothing else that lies there.
 //!
+//! # … share the same files as a torrent?
+//!
+//! With the feature `bittorrent`, nothing is copied, whichever is there first:
+//!
+//! - A torrent that is complete lies in its directory as any folder does:
+//!   [`Peer::share_folder`](crate::Peer::share_folder) shares it from there.
+//! - A folder, shared or fetched, is seeded as a torrent by `TorrentSession::add` with
+//!   `TorrentOptions::directory`, the directory that the folder is in. It is verified first.
+//! - While either is still coming, `TorrentOptions::also` with the id of the folder, or of the
+//!   content if the torrent is a single file, fetches each part from whoever has it, and shares
+//!   all in both networks (`examples/bridge.rs`).
+//!
 //! # … fetch from an address that I know, without a tracker?
 //!
 //! ```

@@ -43,6 +43,8 @@ pub use error::StorageError;
 pub(crate) use error::located;
 #[cfg(feature = "_fuzzing")]
 pub(crate) use file::fuzzing;
+#[cfg(feature = "bittorrent")]
+pub(crate) use file::{CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
 #[cfg(feature = "file-storage")]
 pub(crate) use file::{
     Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,
@@ -51,8 +53,6 @@ pub(crate) use file::{
 };
 #[cfg(feature = "file-storage")]
 pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
-#[cfg(feature = "bittorrent")]
-pub(crate) use file::{SpannedFile, SpannedLink, SpannedStorage, TwinStorage};
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]

@@ -13,6 +13,9 @@ use crate::content::{Bitfield, ChunkIndex};
 #[async_trait]
 #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
 pub(crate) trait Sibling: Send + Sync {
+    /// Whether there are no others at present.
+    fn is_alone(&self) -> bool;
+
     /// Waits until there is something new. One waits at a time.
     ///
     /// Cancel safe.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::task::Poll;
 
 use bt_lite::bittorrent::{
-    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError, TorrentOptions, TorrentSession,
+    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
 };
 use bt_lite::tracker::Tracker;
 use bt_lite::{
@@ -18,7 +18,7 @@ use bt_lite::{
 use tempfile::{TempDir, tempdir};
 use tokio::io::AsyncReadExt;
 
-use crate::sessions::{addr, session, torrent, write_files};
+use crate::sessions::{addr, session};
 
 const PIECE_LEN: u32 = 32 << 10;
 /// Many pieces, and a short one at the end.
@@ -38,13 +38,13 @@ fn torrent_of(bytes: &[u8]) -> Metainfo {
 }
 
 /// The tracker of the fleet.
-async fn tracker() -> Tracker {
+pub(crate) async fn tracker() -> Tracker {
     let tracker = Tracker::builder(TcpTransport::new());
     tracker.bind("127.0.0.1:0").await.unwrap()
 }
 
 /// A peer of the fleet, with its files in a directory.
-async fn member(tracker: &Tracker, dir: &Path) -> Peer {
+pub(crate) async fn member(tracker: &Tracker, dir: &Path) -> Peer {
     let storage = FileStorage::open(dir).unwrap();
     let peer = Peer::builder(TcpTransport::new(), storage)
         .tracker(tracker.local_addr())
@@ -54,7 +54,7 @@ async fn member(tracker: &Tracker, dir: &Path) -> Peer {
 }
 
 /// Waits for something that others bring about.
-async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     poll_fn(|cx| match look() {
         Some(found) => Poll::Ready(found),
         None => {
@@ -71,7 +71,7 @@ async fn beside(peer: &Peer, id: ContentId) -> Download {
 }
 
 /// Whether a content is complete and shared.
-async fn is_shared(peer: &Peer, id: ContentId) {
+pub(crate) async fn is_shared(peer: &Peer, id: ContentId) {
     until(|| peer.contents().iter().any(|c| c.id == id).then_some(())).await;
 }
 
@@ -272,6 +272,27 @@ async fn torrent_is_right_if_other_bytes_came_first() {
     mismatch(false).await;
 }
 
+/// Fetches a torrent as soon as a peer that was killed has let go of its files.
+pub(crate) async fn added_when_free(
+    torrents: &TorrentSession,
+    metainfo: &Metainfo,
+    options: TorrentOptions,
+) -> Download {
+    loop {
+        let mut download = torrents.add(metainfo, options.clone()).unwrap();
+        match (&mut download).await {
+            Err(DownloadError::Storage {
+                source: StorageError::Locked { .. },
+                ..
+            }) => {}
+            ended => {
+                ended.unwrap();
+                return download;
+            }
+        }
+    }
+}
+
 /// What one has verified is found after a restart, though it came from the other world.
 async fn restarts(kill: bool) {
     let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
@@ -303,8 +324,7 @@ async fn restarts(kill: bool) {
     let peer = member(&tracker, dir.path()).await;
     let torrents = session(&peer).await;
     let options = options.peer(addr(&other.session));
-    let mut download = torrents.add(&metainfo, options).unwrap();
-    (&mut download).await.unwrap();
+    let download = added_when_free(&torrents, &metainfo, options).await;
     let downloaded = download.progress().downloaded as usize;
     assert!(downloaded <= len(&whole) + (128 << 10), "{downloaded}");
     is_shared(&peer, half.content.id).await;
@@ -457,15 +477,150 @@ async fn paused_side_verifies_what_the_other_brings() {
     tracker.shutdown().await;
 }
 
-#[tokio::test]
-async fn only_a_single_file_can_be_a_second_content() {
-    let dir = tempdir().unwrap();
-    write_files(dir.path());
-    let metainfo = torrent(dir.path(), MetainfoFormat::V1);
-    let peer = crate::sessions::peer().await;
+#[tokio::test(flavor = "multi_thread")]
+async fn second_content_may_be_named_while_the_torrent_comes() {
+    let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
+    let half = partial(&tracker, &bytes).await;
+    let peer = member(&tracker, dir.path()).await;
     let torrents = session(&peer).await;
-    let options = TorrentOptions::new().directory(dir.path());
-    let refused = torrents.add(&metainfo, options.also(ContentId::of(b"")));
-    assert_eq!(refused.map(|_| ()), Err(TorrentError::NotOneFile));
+    let metainfo = torrent_of(&bytes);
+    // As a link first: another call hears of the content before the torrent is known.
+    let magnet = Magnet::of(&metainfo);
+    let first = torrents.add_magnet(&magnet, TorrentOptions::new()).unwrap();
+    let options = TorrentOptions::new().also(half.content.id);
+    let second = torrents.add_magnet(&magnet, options).unwrap();
+    second.into_download().detach();
+    let mut other = torrents.add(&metainfo, TorrentOptions::new()).unwrap();
+    is_fetched(&peer, &half).await;
+    // And as a torrent that is known.
+    first.into_download().cancel();
+    other.cancel();
+    let _ = (&mut other).await;
+    for peer in [peer, half.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}
+
+/// What the fleet has of the content comes beside the torrent.
+async fn is_fetched(peer: &Peer, half: &Partial) {
+    let second = beside(peer, half.content.id).await;
+    until(|| (second.progress().verified_bytes as usize >= len(&half.has)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_content_is_named_by_another_call() {
+    let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
+    let half = partial(&tracker, &bytes).await;
+    let client = ordinary(&bytes, &pieces(&half.lacks)).await;
+    let peer = member(&tracker, dir.path()).await;
+    let torrents = session(&peer).await;
+    let metainfo = torrent_of(&bytes);
+    let mut download = torrents.add(&metainfo, TorrentOptions::new()).unwrap();
+    until(|| (download.progress().chunks.is_some()).then_some(())).await;
+    let options = TorrentOptions::new()
+        .also(half.content.id)
+        .peer(addr(&client.session));
+    torrents.add(&metainfo, options).unwrap().detach();
+    (&mut download).await.unwrap();
+    is_shared(&peer, half.content.id).await;
+    assert!(fs::read(dir.path().join("image")).unwrap() == bytes);
+    for peer in [peer, half.peer, client.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_content_is_named_when_the_torrent_is_complete() {
+    let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
+    let id = ContentId::of(&bytes);
+    let client = ordinary(&bytes, &[0..LEN]).await;
+    let peer = member(&tracker, dir.path()).await;
+    let torrents = session(&peer).await;
+    let metainfo = torrent_of(&bytes);
+    let options = TorrentOptions::new().peer(addr(&client.session));
+    torrents.add(&metainfo, options).unwrap().await.unwrap();
+    let options = TorrentOptions::new().also(id);
+    torrents.add(&metainfo, options).unwrap().await.unwrap();
+    is_shared(&peer, id).await;
+    for peer in [peer, client.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_is_here_already_is_the_torrent() {
+    let (bytes, tracker, [dir, there]) = (
+        bytes(1),
+        tracker().await,
+        [(); 2].map(|()| tempdir().unwrap()),
+    );
+    let peer = member(&tracker, dir.path()).await;
+    let path = there.path().join("elsewhere");
+    fs::write(&path, &bytes).unwrap();
+    let content = peer.share(ShareSource::file(&path)).await.unwrap();
+    let torrents = session(&peer).await;
+    let options = TorrentOptions::new().also(content.id);
+    let mut download = torrents.add(&torrent_of(&bytes), options).unwrap();
+    (&mut download).await.unwrap();
+    assert_eq!(download.progress().downloaded, 0);
+    assert!(fs::read(dir.path().join("image")).unwrap() == bytes);
+    assert!(fs::read(&path).unwrap() == bytes);
     peer.shutdown().await;
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_comes_to_another_place_is_the_torrent() {
+    let (bytes, tracker, [dir, there]) = (
+        bytes(1),
+        tracker().await,
+        [(); 2].map(|()| tempdir().unwrap()),
+    );
+    let half = partial(&tracker, &bytes).await;
+    let peer = member(&tracker, dir.path()).await;
+    let options = DownloadOptions::new().directory(there.path());
+    let mut first = peer.download_with(half.content.id, options);
+    until(|| first.content()).await;
+    let torrents = session(&peer).await;
+    let options = TorrentOptions::new().also(half.content.id);
+    let mut download = torrents.add(&torrent_of(&bytes), options).unwrap();
+    let rest = member(&tracker, &dir.path().join("rest")).await;
+    let source = ShareSource::bytes("image", bytes.clone());
+    rest.share(source).await.unwrap();
+    let addr = rest.local_addr().unwrap().clone();
+    first.add_owner(addr).await.unwrap();
+    (&mut first).await.unwrap();
+    (&mut download).await.unwrap();
+    assert_eq!(download.progress().downloaded, 0);
+    assert!(fs::read(dir.path().join("image")).unwrap() == bytes);
+    for peer in [peer, rest, half.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_are_one_of_the_active_downloads() {
+    let (bytes, tracker, dir) = (bytes(1), tracker().await, tempdir().unwrap());
+    let half = partial(&tracker, &bytes).await;
+    let client = ordinary(&bytes, &pieces(&half.lacks)).await;
+    let peer = member(&tracker, dir.path()).await;
+    peer.set_max_downloads(1);
+    let torrents = session(&peer).await;
+    let options = TorrentOptions::new()
+        .peer(addr(&client.session))
+        .also(half.content.id);
+    let mut download = torrents.add(&torrent_of(&bytes), options).unwrap();
+    let mut second = beside(&peer, half.content.id).await;
+    // Nobody else has what the fleet has.
+    (&mut download).await.unwrap();
+    (&mut second).await.unwrap();
+    assert!(second.progress().downloaded > 0);
+    for peer in [peer, half.peer, client.peer] {
+        peer.shutdown().await;
+    }
+    tracker.shutdown().await;
 }

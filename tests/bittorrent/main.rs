@@ -5,6 +5,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "padding may be one range")]
 
 mod also;
+mod also_folders;
 mod announces;
 mod builder;
 mod discovery;

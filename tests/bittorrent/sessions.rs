@@ -1,11 +1,14 @@
 //! Sessions of this crate with each other, over TCP.
 
 use std::fs;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::task::Poll;
 
 use bt_lite::bittorrent::{
-    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
+    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
+    TorrentSessionConfig,
 };
 use bt_lite::{
     ContentLimits, ContentState, DownloadError, DownloadEvent, MemoryStorage, PauseOptions, Peer,
@@ -271,4 +274,44 @@ async fn symbolic_links_of_a_torrent_are_made() {
     }
     owner.shutdown().await;
     fetcher.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hybrid_that_came_without_its_hashes_of_v2_serves_them_in_the_end() {
+    let [here, there, last] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::Hybrid);
+    // Without the hashes, as from a link that only clients of version 1 know.
+    let bare = [&b"d4:info"[..], metainfo.info_bytes(), b"e"].concat();
+    let bare = Metainfo::from_bytes(&bare).unwrap();
+    let (owner, fetcher, third) = (peer().await, peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    let _seeded = seeds.add(&metainfo, options).unwrap();
+    let options = TorrentOptions::new()
+        .directory(there.path())
+        .peer(addr(&seeds));
+    let fetched = fetches.add(&bare, options).unwrap().await.unwrap();
+    owner.shutdown().await;
+    let whole = poll_fn(|cx| match fetches.metainfo(&fetched.id) {
+        Some(whole) if whole.to_bytes() != bare.to_bytes() => Poll::Ready(whole),
+        _ => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    let whole = whole.await;
+    assert_eq!(whole.info_hash_v2(), metainfo.info_hash_v2());
+    // A client that knows version 2 only gets all of it.
+    let mut magnet = Magnet::of(&metainfo);
+    magnet.v1 = None;
+    let session = session(&third).await;
+    let options = TorrentOptions::new()
+        .directory(last.path())
+        .peer(addr(&fetches));
+    session.add_magnet(&magnet, options).unwrap().await.unwrap();
+    check_files(last.path());
+    for peer in [fetcher, third] {
+        peer.shutdown().await;
+    }
 }

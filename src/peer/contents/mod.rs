@@ -19,6 +19,8 @@ pub(super) mod lost;
 pub(super) mod outside;
 pub(super) mod passing;
 pub(super) mod place;
+#[cfg(feature = "file-storage")]
+pub(super) mod pour;
 pub(super) mod read_boards;
 pub(super) mod readers;
 pub(super) mod reading;

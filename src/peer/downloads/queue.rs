@@ -2,9 +2,9 @@
 //! among equals in the order in which they were asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::metrics::{self, Held};
 use crate::peer::downloads::priority::Priority;
@@ -40,23 +40,63 @@ pub(in crate::peer) struct QueueTicket {
     queue: Arc<DownloadQueue>,
     /// Changes only while the queue is locked.
     standing: Arc<Mutex<Standing>>,
+    /// Who has one place with this one.
+    common: Arc<OnceLock<CommonTurn>>,
 }
+
+/// The one place of several downloads that fetch the same bytes: as long as one of them has it,
+/// all have it.
+#[derive(Clone)]
+pub(in crate::peer) struct CommonTurn(Arc<watch::Sender<Weak<Counted>>>);
 
 /// A download that waits for something else than a place: it lets others begin, and
 /// counts as one that waits. Dropping it ends that.
 pub(in crate::peer) struct Aside<'a>(&'a QueueTicket);
 
-/// The place of an active download, given back when it is dropped.
-pub(in crate::peer) struct ActivePlace {
+/// The place of an active download, given back when it is dropped, and all that have it in
+/// common with this one are.
+pub(in crate::peer) struct ActivePlace(Arc<Counted>);
+
+struct Counted {
     queue: Arc<DownloadQueue>,
     _counted: Held,
 }
 
 impl ActivePlace {
     fn new(queue: &Arc<DownloadQueue>) -> Self {
-        Self {
+        Self(Arc::new(Counted {
             queue: Arc::clone(queue),
             _counted: Held::new(metrics::ACTIVE),
+        }))
+    }
+}
+
+#[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+impl CommonTurn {
+    /// Nobody has a place yet.
+    pub(in crate::peer) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(Weak::new())))
+    }
+
+    /// This place is that of all from now on.
+    pub(in crate::peer) fn offer(&self, place: &ActivePlace) {
+        self.0.send_replace(Arc::downgrade(&place.0));
+    }
+
+    fn place(&self) -> Option<ActivePlace> {
+        Some(ActivePlace(self.0.borrow().upgrade()?))
+    }
+
+    /// Waits until one of the others has a place.
+    async fn others(&self) -> ActivePlace {
+        let mut places = self.0.subscribe();
+        loop {
+            if let Some(place) = self.place() {
+                return place;
+            }
+            if places.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 }
@@ -90,6 +130,7 @@ impl DownloadQueue {
         let ticket = QueueTicket {
             queue: Arc::clone(self),
             standing: Arc::new(Mutex::new(standing)),
+            common: Arc::default(),
         };
         ticket.enter();
         ticket
@@ -150,7 +191,7 @@ impl Line {
     }
 }
 
-impl Drop for ActivePlace {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.queue.line().active -= 1;
         self.queue.fill();
@@ -165,8 +206,25 @@ impl QueueTicket {
         line.waiting.entry(standing).or_default();
     }
 
+    /// From now on this download has its place together with others.
+    pub(in crate::peer) fn set_common(&self, common: &CommonTurn) {
+        // Nobody else sets it.
+        let _ = self.common.set(common.clone());
+    }
+
     /// A place at once, if one is free and nobody who comes before asks for it.
     pub(in crate::peer) fn try_begin(&self) -> Option<ActivePlace> {
+        let common = self.common.get();
+        if let Some(place) = common.and_then(CommonTurn::place) {
+            self.leave();
+            return Some(place);
+        }
+        let place = self.try_begin_alone()?;
+        common.inspect(|common| common.offer(&place));
+        Some(place)
+    }
+
+    fn try_begin_alone(&self) -> Option<ActivePlace> {
         let mut line = self.queue.line();
         let standing = self.standing();
         let mut before = line.waiting.range(..standing);
@@ -285,7 +343,22 @@ impl Asking {
     ///
     /// Cancel safe: what comes meanwhile is there at the next call.
     pub(in crate::peer) async fn place(&mut self) -> Option<ActivePlace> {
-        let place = self.place.as_mut()?.await.ok();
+        let own = self.place.as_mut()?;
+        let place = match self.ticket.common.get() {
+            None => own.await.ok(),
+            Some(common) => tokio::select! {
+                biased;
+                place = common.others() => {
+                    self.ticket.leave();
+                    Some(place)
+                }
+                place = own => {
+                    let place = place.ok();
+                    place.as_ref().inspect(|place| common.offer(place));
+                    place
+                }
+            },
+        };
         self.place = None;
         place
     }
@@ -330,6 +403,31 @@ mod tests {
         assert_eq!(queue.counts(), (1, 2));
         drop(place);
         assert!(second.now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn downloads_of_the_same_bytes_have_one_place() {
+        let queue = Arc::new(DownloadQueue::new(1));
+        let [first, second, other] = [(); 3].map(|()| queue.enter());
+        let common = CommonTurn::new();
+        first.set_common(&common);
+        second.set_common(&common);
+        let mut waits = Box::pin(second.begin());
+        let held = other.try_begin().unwrap();
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(held);
+        let place = first.try_begin();
+        assert!(place.is_none(), "the second one has been given it");
+        let second_place = waits.now_or_never().unwrap().unwrap();
+        let first_place = first.try_begin().unwrap();
+        assert_eq!(queue.counts(), (1, 0));
+        // Others wait until both have ended.
+        let late = queue.enter();
+        assert!(late.try_begin().is_none());
+        drop(second_place);
+        assert!(late.try_begin().is_none());
+        drop(first_place);
+        assert!(late.try_begin().is_some());
     }
 
     #[test]

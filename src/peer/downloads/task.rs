@@ -171,6 +171,9 @@ impl DownloadTask {
             settings.limits = options.limits.or(settings.limits);
         });
         self.ticket.set_priority(options.priority);
+        if let Some(common) = &options.common {
+            self.ticket.set_common(&common.turn);
+        }
         if let Some(registered) = &self.registered {
             self.note_asked(registered, options);
         }

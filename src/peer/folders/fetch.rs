@@ -42,6 +42,7 @@ use super::running::{Registered, RunningFolder};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use crate::content::{ContentId, ContentName, FolderPath};
 use crate::error::DownloadError;
+use crate::peer::contents::common_place::CommonFolder;
 use crate::peer::contents::serve::unshare;
 use crate::peer::downloads::holders::Holders;
 use crate::peer::downloads::task::check_owners;
@@ -63,6 +64,8 @@ pub(in crate::peer) struct FolderRequest {
     paths: Vec<FolderPath>,
     owners: Vec<Addr>,
     directory: Option<PathBuf>,
+    /// The files of another content that its files lie in.
+    common: Option<CommonFolder>,
     /// What is wrong with the request.
     wrong: Option<FolderError>,
 }
@@ -81,6 +84,9 @@ pub(in crate::peer) struct FolderTask {
     asked: Option<ContentName>,
     stored_as: Option<ContentName>,
     overwrites: bool,
+    /// Whether its files lie in those of another content, with which it goes on after a
+    /// restart.
+    is_common: bool,
     /// Whether it was recorded before the peer was started.
     is_restored: bool,
 }
@@ -173,6 +179,7 @@ impl FolderTask {
             asked: asked.clone(),
             stored_as: options.name.clone(),
             overwrites: options.if_taken == IfTaken::Overwrite,
+            is_common: options.common.is_some(),
             is_restored,
         };
         if let Some((other, part)) = other {
@@ -185,6 +192,7 @@ impl FolderTask {
             paths: options.paths,
             owners: options.owners,
             directory: options.directory,
+            common: options.common,
             wrong: options.wrong,
         };
         (task, request, download)
@@ -232,13 +240,19 @@ impl FolderTask {
         let id = found.id;
         let asked = request.asked.clone();
         let here = self.here(id, &homes, request)?;
-        let names = match &here {
+        let common = request.common.as_ref().filter(|_| here.is_none());
+        let names = match (&here, common) {
             // It keeps its name.
-            Some((folder, _)) => Names {
+            (Some((folder, _)), _) => Names {
                 stored: vec![folder.name.clone()],
                 listed: asked.unwrap_or_else(|| found.name.clone()),
             },
-            None => names(shared, request.name.clone(), asked, &found)?,
+            (None, Some(CommonFolder(tree))) => {
+                let mut names = names(shared, None, asked, &found)?;
+                names.stored.insert(0, tree.name().clone());
+                names
+            }
+            (None, None) => names(shared, request.name.clone(), asked, &found)?,
         };
         if here.is_none() && !shared.folders.begin(id, shared.contents.is_alone(&id)) {
             return Err(FolderError::AlreadyHere { id });
@@ -249,7 +263,7 @@ impl FolderTask {
             id,
             kept: here.as_ref().map(|_| shared.folders.files(&id)),
         };
-        let obtain = self.begin(&homes, &found).await?;
+        let obtain = self.begin(&homes, &found, common).await?;
         let job = Job {
             homes,
             obtain,

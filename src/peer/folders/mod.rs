@@ -7,7 +7,11 @@
 //! The bytes travel as those of all contents do.
 
 #[cfg(feature = "file-storage")]
+mod beside;
+#[cfg(feature = "file-storage")]
 mod board;
+#[cfg(feature = "file-storage")]
+mod common_files;
 #[cfg(feature = "file-storage")]
 pub(super) mod control;
 pub(super) mod error;

@@ -10,14 +10,17 @@ use crate::content::{
     Content, ContentId, ContentName, FolderIndexError, MAX_INDEX_LEN, MIN_CHUNK_LEN, Manifest,
 };
 use crate::error::DownloadError;
+use crate::peer::contents::common_place::CommonPlace;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::manifest_of;
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::pour::pour;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::retire;
 use crate::peer::downloads::task::DownloadTask;
 use crate::peer::downloads::task::parts::FolderPart;
 use crate::peer::folders::board::FileDownload;
+use crate::peer::folders::common_files::{CommonFiles, target_of};
 use crate::peer::folders::control::FolderControl;
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::move_blob::MoveBlob;
@@ -41,6 +44,8 @@ pub(super) struct Obtain {
     pub(super) target: Arc<FolderTarget>,
     pub(super) source: Arc<FolderSource>,
     pub(super) control: Arc<FolderControl>,
+    /// The files of another content that some of the folder lie in.
+    pub(super) common: Option<CommonFiles>,
 }
 
 /// A file of a folder, complete and durable in the home.
@@ -67,15 +72,19 @@ impl Obtain {
             source,
         };
         self.control.unpaused().await;
+        let before = self.common.as_ref().filter(|files| files.has_at_home(&id));
+        if let Some(blob) = before.and_then(|_| self.target.opened(&id)) {
+            return Ok(Obtained { blob, found: None });
+        }
         let local = self.control.board.local();
         if let Some(found) = self.staged(id, length).await.map_err(failed)? {
-            return Ok(found);
+            return Ok(self.poured(id, found).await);
         }
         drop(local);
         for _ in 0..MAX_ATTEMPTS {
             let local = self.control.board.local();
             if let Some(found) = self.here(id, length).await.map_err(failed)? {
-                return Ok(found);
+                return Ok(self.poured(id, found).await);
             }
             drop(local);
             let content = Content::new(id, id.into(), length.unwrap_or(0));
@@ -88,6 +97,22 @@ impl Obtain {
         }
         let error = StorageError::io("looking for the content", ErrorKind::Interrupted);
         Err(failed(error).into())
+    }
+
+    /// The place of a file in another content, if it has one.
+    fn common_place(&self, id: &ContentId) -> Option<CommonPlace> {
+        self.common.as_ref()?.place(id)
+    }
+
+    /// The other content gets the bytes of a file that is here already.
+    async fn poured(&self, id: ContentId, found: Obtained) -> Obtained {
+        if let Some(place) = self.common_place(&id)
+            && let Err(error) = pour(&*found.blob, id, &*place.storage).await
+        {
+            // Then it is fetched there. If the two differ, the folder finds no place.
+            tracing::warn!(%id, %error, "the other content does not get what is here");
+        }
+        found
     }
 
     /// Downloads something of the folder.
@@ -113,16 +138,27 @@ impl Obtain {
         };
         let _posted = self.control.post(id, file);
         let mut status = task.status();
+        let common = self.common_place(&id).filter(|_| role == Role::File);
         let part = FolderPart {
             listing,
             owners,
             source: Arc::clone(&self.source),
+            target: common.as_ref().map(|place| target_of(place, &self.target)),
+            turn: self.common.as_ref().map(|files| files.tree.turn().clone()),
         };
         shared.tasks.spawn(span, task.run_part(part));
         let is_too_long = |content: &Content| content.length > MAX_INDEX_LEN;
         let too_long = status.wait_for(|status| status.content().is_some_and(is_too_long));
         tokio::select! {
-            outcome = download => Ok(outcome?),
+            outcome = download => {
+                let content = outcome?;
+                match (&self.common, &common) {
+                    (Some(files), Some(_)) => files.fetched(id),
+                    (Some(files), None) => files.is_at_home(id),
+                    (None, _) => {}
+                }
+                Ok(content)
+            }
             // No index is that long, whatever a tracker said of it.
             Ok(status) = too_long, if role == Role::Index => {
                 let len = status.content().map_or(0, |content| content.length);

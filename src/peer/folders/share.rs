@@ -141,8 +141,21 @@ pub(in crate::peer) async fn share_folder(
     path: &Path,
     name: Option<ContentName>,
 ) -> Result<Folder, FolderError> {
+    share_folder_if(shared, path, name, None).await
+}
+
+/// The same, if it is this folder.
+///
+/// # Errors
+/// Also [`StorageError::Mismatch`] if it is another one.
+pub(in crate::peer) async fn share_folder_if(
+    shared: &Arc<PeerShared>,
+    path: &Path,
+    name: Option<ContentName>,
+    expected: Option<ContentId>,
+) -> Result<Folder, FolderError> {
     let stopped = || FolderError::from(ShareError::ShutDown);
-    let announced = announce(shared, path, name);
+    let announced = announce(shared, path, name, expected);
     let sharing = match shared.tasks.until_stopped(announced, stopped()).await? {
         Announced::Already(folder) => return Ok(folder),
         Announced::New(sharing) => sharing,
@@ -188,6 +201,7 @@ async fn announce(
     shared: &Arc<PeerShared>,
     path: &Path,
     name: Option<ContentName>,
+    expected: Option<ContentId>,
 ) -> Result<Announced, FolderError> {
     let root = TreeRoot::at(path);
     let name = match name {
@@ -200,6 +214,10 @@ async fn announce(
     let hashed = hash_folder(&root, &pool).await?;
     let bytes = hashed.index.encode();
     let id = ContentId::of(&bytes);
+    if expected.is_some_and(|expected| expected != id) {
+        let path = root.path();
+        return Err(StorageError::Mismatch { path }.into());
+    }
     if shared.running_folders.claimed(&id).is_none()
         && let Some(folder) = intact(shared, &id).await?
     {

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::content::{ContentName, FolderPath, FolderPathError, NameError};
 use crate::error::{ConfigError, DownloadError, checked_addr, checked_name};
+use crate::peer::contents::common_place::CommonFolder;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
@@ -122,6 +123,8 @@ pub struct FolderOptions {
     /// peer shares lies there, it is no longer shared. One that joins another download
     /// changes nothing of this.
     pub if_taken: IfTaken,
+    /// The files of another content that its files lie in.
+    pub(in crate::peer) common: Option<CommonFolder>,
     /// The first text that was not a name, a path or an address; the download fails with
     /// it.
     pub(in crate::peer) wrong: Option<FolderError>,
@@ -139,6 +142,7 @@ impl Default for FolderOptions {
             limits: None,
             directory: None,
             if_taken: IfTaken::default(),
+            common: None,
             wrong: None,
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use super::also::{Also, also};
+use super::also::InCommon;
+use super::beside::also;
 use super::error::TorrentError;
 use super::links::TorrentOutside;
 use super::options::TorrentOptions;
@@ -23,7 +24,7 @@ use crate::peer::contents::role::Role;
 use crate::peer::downloads::task::DownloadTask;
 use crate::peer::downloads::task::outside::OutsidePart;
 use crate::peer::shared::PeerShared;
-use crate::storage::{SpannedFile, SpannedLink, SpannedStorage};
+use crate::storage::{CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
 
 /// A torrent that is about to be driven.
 pub(super) struct Adding {
@@ -31,7 +32,7 @@ pub(super) struct Adding {
     pub(super) content: Content,
     manifest: Arc<Manifest>,
     target: TargetOptions,
-    also: Option<Also>,
+    options: TorrentOptions,
     slots: Option<usize>,
 }
 
@@ -51,21 +52,18 @@ impl Adding {
         let (files, links) = (files(&metainfo)?, links(&metainfo)?);
         let storage = SpannedStorage::new(&directory, files, geometry.length(), options.overwrite);
         let storage = storage.links(links);
-        let shared = &meeting.session.shared;
-        let (target, also) = match options.also {
-            None => (TargetOptions::to(Arc::new(storage)), None),
-            Some(_) if !metainfo.is_single_file() => return Err(TorrentError::NotOneFile),
-            Some(other) => {
-                let (target, also) = also(shared, storage, other, options);
-                (target, Some(also))
-            }
-        };
+        let files = CommonStorage::new(storage);
+        let mut target = TargetOptions::to(Arc::new(files.clone()));
+        target.sibling = Some(Arc::new(files.clone()));
+        let (shared, is_single) = (&meeting.session.shared, metainfo.is_single_file());
+        let common = Arc::new(InCommon::new(shared, files, is_single));
+        let about = (id, geometry);
         Ok(Self {
-            torrent: Arc::new(Torrent::new(meeting, metainfo, (id, geometry))),
+            torrent: Arc::new(Torrent::new(meeting, metainfo, about, common)),
             content: Content::new(id, name, geometry.length()),
             manifest: Arc::new(manifest),
             target,
-            also,
+            options: options.clone(),
             slots: options.upload_slots,
         })
     }
@@ -77,9 +75,15 @@ impl Adding {
         sought: Option<Arc<Sought>>,
         driven: Driven,
     ) -> OutsidePart {
-        let beside = self
-            .also
-            .map(|also| also.run(driven.status.clone()).boxed());
+        let common = &self.torrent.common;
+        let turn = common.turn.clone();
+        let mut others = self.torrent.meeting.also();
+        others.extend(self.options.also);
+        let beside = others.into_iter().map(|id| {
+            let common = Arc::clone(common);
+            also(common, id, self.options.clone(), driven.status.clone()).boxed()
+        });
+        let beside = beside.collect();
         let outside = TorrentOutside::new(self.torrent, Arc::clone(table), sought, driven);
         let name = self.content.name.clone();
         OutsidePart {
@@ -89,6 +93,7 @@ impl Adding {
             // Its storage knows by itself what it may change.
             target: self.target,
             beside,
+            turn,
             slots: self.slots,
         }
     }

@@ -41,10 +41,6 @@ pub enum TorrentError {
     /// No directory was given, and the storage of the peer has none.
     #[error("it is not known where the torrent is to be stored")]
     NoDirectory,
-    /// [`TorrentOptions::also`](super::TorrentOptions::also) is for torrents of one file, and
-    /// this one has a folder.
-    #[error("only a torrent of a single file can be another content as well")]
-    NotOneFile,
     /// The magnet link names no torrent.
     #[error("the magnet link names no torrent")]
     NoInfoHash,

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::announcer::announce;
 use super::begun::Begun;
 use super::connection::ConnectionTask;
+use super::layers;
 use super::outgoing::{Outgoing, OutgoingHandle};
 use super::rendezvous::Driven;
 use super::sought::Sought;
@@ -62,11 +63,11 @@ fn link(
     let shaken = &begun.shaken;
     let mut config = LinkFacts::new(torrent.geometry, shaken.agreed, shaken.client);
     config.padding = Arc::clone(&torrent.padding);
-    config.private = torrent.metainfo.is_private();
+    config.private = torrent.metainfo().is_private();
     config.said_none = begun.said_none;
-    config.info = Some(torrent.metainfo.info_bytes().clone());
+    config.info = Some(torrent.metainfo().info_bytes().clone());
     config.dht_port = torrent.meeting.session.dht_port();
-    config.hash_requests = torrent.hash_requests;
+    config.hash_requests = torrent.hash_requests();
     config.about = begun.about(&torrent.meeting);
     // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
     config.about.upload_only = torrent.meeting.is_complete().then_some(true);
@@ -128,7 +129,7 @@ impl Outside for TorrentOutside {
         if let Some(driven) = driven.take() {
             torrent.meeting.driven_by(driven);
         }
-        if torrent.metainfo.is_private() {
+        if torrent.metainfo().is_private() {
             torrent.meeting.set_private();
         }
         announce(&torrent.meeting);
@@ -183,6 +184,22 @@ impl Outside for TorrentOutside {
         match meeting.figures().downloaded {
             0 => meeting.wishes.has_all(),
             _ => meeting.wishes.completed(),
+        }
+        if layers::are_missing(&self.torrent) {
+            let shared = &meeting.session.shared;
+            let (torrent, sought) = (Arc::clone(&self.torrent), self.sought.clone());
+            let made = async move {
+                tokio::select! {
+                    biased;
+                    () = torrent.meeting.stopped() => {}
+                    made = layers::make(&torrent) => {
+                        if let (Some(metainfo), Some(sought)) = (made, sought) {
+                            sought.is_whole(metainfo);
+                        }
+                    }
+                }
+            };
+            shared.tasks.spawn(shared.tasks.span.clone(), made);
         }
     }
 }

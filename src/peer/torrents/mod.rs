@@ -13,13 +13,16 @@
 
 mod adding;
 mod also;
+mod also_folder;
 mod announcer;
 mod begun;
+mod beside;
 mod connection;
 mod discovery;
 mod error;
 mod handshake;
 mod known_peers;
+mod layers;
 mod links;
 mod magnet_download;
 mod options;

@@ -219,29 +219,37 @@ impl TorrentOptions {
         self
     }
 
-    /// The file of the torrent is this content of the peer's own network as well: it is fetched
-    /// from both and shared in both, from one file. So the peers of a fleet have it from each
-    /// other, and each fetches a part of it from BitTorrent clients.
+    /// The torrent is known by this id in the peer's own network as well: it is fetched from
+    /// both and shared in both, from the same files. So the peers of a fleet have it from each
+    /// other, and each fetches a part of it from BitTorrent clients. The id is that of a content
+    /// if the torrent is a single file, and that of a [folder](crate::Peer::share_folder) if it
+    /// has a folder.
     ///
-    /// The second content is a download of its own, which the peer
-    /// [lists](crate::Peer::list); [`Peer::get`](crate::Peer::get) has a handle of it. It
-    /// begins when the torrent does, and takes one of the
+    /// The second one is a download of its own, which the peer [lists](crate::Peer::list);
+    /// [`Peer::get`](crate::Peer::get) and [`Peer::get_folder`](crate::Peer::get_folder) have
+    /// handles of it. It begins when the torrent does. Both together take one of the
     /// [places](crate::PeerConfig::max_downloads) of active downloads. Pausing one of the two
     /// pauses its network alone. When the torrent is cancelled, the other one is, unless
-    /// somebody else wants it. When it is complete it is shared from the file of the torrent,
-    /// as by [`Peer::share`](crate::Peer::share), and stays shared after a restart if others
-    /// do; add the torrent again with the same options.
+    /// somebody else wants it. When the torrent is complete, the other one is shared from its
+    /// files, as by [`Peer::share`](crate::Peer::share) and
+    /// [`Peer::share_folder`](crate::Peer::share_folder), and stays shared after a restart if
+    /// others do; add the torrent again with the same options.
     ///
     /// Nobody proves that the two are the same, so each is verified by its own hashes. If they
     /// are not, the torrent goes on, and the other download fails with
     /// [`StorageError::Mismatch`](crate::StorageError::Mismatch).
     ///
-    /// As long as nobody in the peer's network has the content, it cannot be verified there:
-    /// then it is shared when the torrent is complete. If the peer has the content already, or
-    /// is fetching it, that stays as it is.
+    /// As long as nobody in the peer's network has the other one, it cannot be verified there:
+    /// then it is shared when the torrent is complete. If the peer has it already, the torrent
+    /// takes its bytes from there, and it stays where it is. A torrent that is fetched already,
+    /// or is complete, may be added again with this.
     ///
-    /// Only for torrents of a single file: others are refused with
-    /// [`TorrentError::NotOneFile`](super::TorrentError::NotOneFile).
+    /// *Folders.* Each file that both have at the same path is one file. A folder may have more
+    /// files: they are put beside those of the torrent when that is complete. What only the
+    /// torrent has is no part of the folder. Where both have a file of different bytes, or
+    /// something else has the path of a file, the folder fails, and the torrent goes on. The
+    /// files of a torrent get their names when all are complete, and the folder appears at the
+    /// same moment: it does not wait for a place of its own.
     #[must_use]
     pub fn also(mut self, id: ContentId) -> Self {
         self.also = Some(id);

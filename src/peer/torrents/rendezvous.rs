@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use super::known_peers::KnownPeers;
 use super::shared::SessionShared;
 use super::wishes::{AnnounceWishes, Figures};
 use crate::bittorrent::InfoHashV1;
+use crate::content::ContentId;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
 use crate::protocol::Addr;
@@ -38,6 +39,8 @@ pub(super) struct Rendezvous {
     is_announced: AtomicBool,
     is_complete: AtomicBool,
     driven: OnceLock<Driven>,
+    /// What the torrent is as well, as was said before it was known.
+    also: Mutex<Vec<ContentId>>,
 }
 
 /// The driver of a torrent, as seen from outside.
@@ -68,6 +71,7 @@ impl Rendezvous {
             is_announced: AtomicBool::new(false),
             is_complete: AtomicBool::new(false),
             driven: OnceLock::new(),
+            also: Mutex::default(),
         }
     }
 
@@ -75,6 +79,18 @@ impl Rendezvous {
     pub(super) fn driven_by(&self, driven: Driven) {
         // Nobody else sets it.
         let _ = self.driven.set(driven);
+    }
+
+    /// The torrent is this content as well.
+    pub(super) fn is_also(&self, id: ContentId) {
+        let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
+        also.push(id);
+    }
+
+    /// What the torrent is as well, as was said before it was known.
+    pub(super) fn also(&self) -> Vec<ContentId> {
+        let also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
+        also.clone()
     }
 
     /// Trackers are told from now on. Returns whether that is news.

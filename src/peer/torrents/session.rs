@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::adding::{Adding, directory, driven, identity};
 use super::begun::{Begun, TcpIo};
+use super::beside::also;
 #[cfg(feature = "bittorrent-dht")]
 use super::discovery::dht_node::DhtNode;
 use super::discovery::local_socket::LocalSocket;
@@ -200,13 +201,15 @@ impl TorrentSession {
     ) -> Result<Download, TorrentError> {
         let (info_hash, id) = identity(metainfo);
         let found = hashes(metainfo).find_map(|hash| self.torrents.find(&hash));
-        match &found {
-            Some(Found::Known(torrent)) => torrent.meeting.told_of(options.peers.clone()),
-            Some(Found::Sought(sought)) => {
-                sought.meeting.told_of(options.peers.clone());
-                sought.supply(metainfo);
-            }
-            None => {}
+        if let Some(found) = &found {
+            found.meeting().told_of(options.peers.clone());
+        }
+        if let Some(Found::Sought(sought)) = &found {
+            options
+                .also
+                .into_iter()
+                .for_each(|id| sought.meeting.is_also(id));
+            sought.supply(metainfo);
         }
         let meeting = self.meeting(info_hash, metainfo.trackers().to_vec(), &options);
         // Those of v2 alone cannot be verified without them.
@@ -225,15 +228,20 @@ impl TorrentSession {
         if found.is_none() {
             self.torrents.insert(&adding.torrent);
         }
-        let name = Some(&adding.content.name);
+        let (name, also_id) = (Some(&adding.content.name), options.also);
         let joins = task.asked_outside(id, name, options.priority);
         let part = adding.part(&self.torrents, None, driven);
         let tasks = &self.shared.shared.tasks;
         let span = tracing::info_span!(parent: &tasks.span, "download", key = %id);
-        match joins {
-            true => tasks.spawn(span, task.run_joined_outside()),
-            false => tasks.spawn(span, task.run_outside(part)),
+        let Some(status) = task.joined_status().filter(|_| joins) else {
+            tasks.spawn(span, task.run_outside(part));
+            return Ok(download);
+        };
+        if let (Some(Found::Known(torrent)), Some(id)) = (found, also_id) {
+            let common = Arc::clone(&torrent.common);
+            tasks.spawn(span.clone(), also(common, id, options, status));
         }
+        tasks.spawn(span, task.run_joined_outside());
         Ok(download)
     }
 
@@ -277,8 +285,8 @@ impl TorrentSession {
         let hashes = [Some(info_hash), v2].into_iter().flatten();
         let found = hashes.clone().find_map(|hash| self.torrents.find(&hash));
         if let Some(Found::Known(torrent)) = &found {
-            let metainfo = watch::Sender::new(Some(torrent.metainfo.clone()));
-            let download = self.add(&torrent.metainfo, options)?;
+            let metainfo = watch::Sender::new(Some(torrent.metainfo().clone()));
+            let download = self.add(torrent.metainfo(), options)?;
             return Ok(MagnetDownload::new(download, metainfo.subscribe()));
         }
         let trackers = sought::tiers(magnet);
@@ -289,6 +297,10 @@ impl TorrentSession {
         let sought = match found {
             Some(Found::Sought(sought)) => {
                 sought.meeting.told_of(options.peers.clone());
+                options
+                    .also
+                    .into_iter()
+                    .for_each(|id| sought.meeting.is_also(id));
                 sought
             }
             _ => {
@@ -309,10 +321,13 @@ impl TorrentSession {
         Ok(MagnetDownload::new(download, metainfo))
     }
 
-    /// A torrent of this session that is being fetched or shared, by the id of its content.
+    /// A torrent of this session that is being fetched or shared, by the id of its content. A
+    /// hybrid that was fetched without its hashes of v2 has them soon after it is complete, as
+    /// they are made of its bytes then. Save it after that: whoever adds it again with them
+    /// serves clients that know v2 only.
     pub fn metainfo(&self, id: &ContentId) -> Option<Metainfo> {
         let torrent = self.torrents.of_content(id)?;
-        Some(torrent.metainfo.clone())
+        Some(torrent.metainfo().clone())
     }
 
     fn meeting(

@@ -195,6 +195,11 @@ impl Sought {
         }
     }
 
+    /// What is in the torrent, with the hashes of v2 that were made of its bytes.
+    pub(super) fn is_whole(&self, metainfo: Metainfo) {
+        self.metainfo.send_replace(Some(metainfo));
+    }
+
     /// What its handshakes say.
     pub(super) fn wire_hashes(&self) -> WireHashes {
         WireHashes::new(self.meeting.info_hash, self.v2)

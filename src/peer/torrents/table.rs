@@ -65,7 +65,7 @@ impl TorrentTable {
     /// Those who name the torrent get a connection with it from now on.
     pub(super) fn insert(&self, torrent: &Arc<Torrent>) {
         let own = torrent.meeting.info_hash;
-        self.put(hashes(&torrent.metainfo).chain([own]), || {
+        self.put(hashes(torrent.metainfo()).chain([own]), || {
             Entry::Known(Arc::downgrade(torrent))
         });
     }

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::also::InCommon;
 use super::begun::Begun;
 use super::handshake::WireHashes;
 use super::rendezvous::Rendezvous;
@@ -20,12 +21,13 @@ use crate::protocol::Addr;
 /// One torrent, as long as its driver or a connection is there.
 pub(super) struct Torrent {
     pub(super) meeting: Arc<Rendezvous>,
-    pub(super) metainfo: Metainfo,
+    metainfo: Metainfo,
+    /// The same with the hashes of v2 that it lacked, once they have been made.
+    whole: OnceLock<Metainfo>,
     pub(super) id: ContentId,
     pub(super) geometry: Geometry,
+    pub(super) common: Arc<InCommon>,
     pub(super) padding: Arc<Padding>,
-    /// How many requests bring all hashes of v2.
-    pub(super) hash_requests: u32,
     hashes: Arc<Mutex<HashTrees>>,
     /// Connections from the time when the torrent was not known, which wait for the driver
     /// to dial their addresses.
@@ -40,18 +42,20 @@ impl Torrent {
         meeting: Arc<Rendezvous>,
         metainfo: Metainfo,
         (id, geometry): (ContentId, Geometry),
+        common: Arc<InCommon>,
     ) -> Self {
         let padding = metainfo.files().iter().filter(|file| file.is_padding());
         let ranges = padding.map(|file| file.offset()..file.offset() + file.length());
         let hashes = HashTrees::new(&metainfo);
         Self {
             padding: Arc::new(Padding::new(ranges)),
-            hash_requests: hashes.requests(),
             hashes: Arc::new(Mutex::new(hashes)),
             meeting,
             metainfo,
+            whole: OnceLock::new(),
             id,
             geometry,
+            common,
             ready: Mutex::default(),
         }
     }
@@ -59,6 +63,23 @@ impl Torrent {
     /// What its handshakes say.
     pub(super) fn wire_hashes(&self) -> WireHashes {
         WireHashes::new(self.meeting.info_hash, self.v2())
+    }
+
+    /// What is in it.
+    pub(super) fn metainfo(&self) -> &Metainfo {
+        self.whole.get().unwrap_or(&self.metainfo)
+    }
+
+    /// The same with the hashes of v2, which are served from now on.
+    pub(super) fn is_whole(&self, metainfo: Metainfo) {
+        *self.lock_hashes() = HashTrees::new(&metainfo);
+        // Nobody else sets it.
+        let _ = self.whole.set(metainfo);
+    }
+
+    /// How many requests bring all hashes of v2.
+    pub(super) fn hash_requests(&self) -> u32 {
+        self.lock_hashes().requests()
     }
 
     /// Its hash of v2 on the wire, if it has one.
@@ -98,6 +119,11 @@ impl Torrent {
         // Both fail if it has ended meanwhile.
         ask.send(taker).ok()?;
         taken.await.ok()
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn lock_hashes(&self) -> MutexGuard<'_, HashTrees> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores poison: no change under this lock is left half done.

@@ -33,9 +33,10 @@ impl Beside {
         }
     }
 
-    /// Whether there is one.
+    /// Whether there is one at present.
     pub(super) fn is_any(&self) -> bool {
-        self.sibling.is_some()
+        let sibling = self.sibling.as_ref();
+        sibling.is_some_and(|sibling| !sibling.is_alone())
     }
 
     /// Waits until there is something new.
@@ -57,7 +58,7 @@ impl Beside {
 
     /// Tells what is fetched at present, if that is new.
     pub(super) fn tell(&mut self, swarm: &Swarm) {
-        let Some(sibling) = &self.sibling else {
+        let Some(sibling) = self.sibling.as_ref().filter(|sibling| !sibling.is_alone()) else {
             return;
         };
         let mut fetched = swarm.under_way();

@@ -17,10 +17,11 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::outside::Outside;
 use crate::peer::contents::role::Role;
+use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::Settled;
 use crate::peer::downloads::local::WantedNames;
 use crate::peer::downloads::priority::Priority;
-use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::downloads::queue::{ActivePlace, CommonTurn};
 use crate::peer::downloads::running::Lead;
 use crate::peer::handles::download::DownloadOptions;
 use crate::peer::limits::ContentLimits;
@@ -33,8 +34,10 @@ pub(in crate::peer) struct OutsidePart {
     pub(in crate::peer) manifest: Arc<Manifest>,
     pub(in crate::peer) outside: Arc<dyn Outside>,
     pub(in crate::peer) target: TargetOptions,
-    /// What fetches and shares the same bytes by another id, beside it.
-    pub(in crate::peer) beside: Option<BoxFuture<'static, ()>>,
+    /// What fetches and shares the same bytes by other ids, beside it.
+    pub(in crate::peer) beside: Vec<BoxFuture<'static, ()>>,
+    /// With what that is one of the active downloads.
+    pub(in crate::peer) turn: CommonTurn,
     /// How many clients of other makers are served at a time, if not as many as others.
     pub(in crate::peer) slots: Option<usize>,
 }
@@ -115,6 +118,12 @@ impl DownloadTask {
             }
             None => false,
         }
+    }
+
+    /// What is known of the download that this one has joined, if it has.
+    pub(in crate::peer) fn joined_status(&self) -> Option<watch::Receiver<ContentStatus>> {
+        let joined = self.joined.as_ref()?;
+        Some(joined.handle.status.clone())
     }
 
     /// Runs as [`run`](Self::run) does, for such a content.
@@ -256,10 +265,13 @@ impl DownloadTask {
             outside,
             target,
             beside,
+            turn,
             slots,
         } = part;
+        self.ticket.set_common(&turn);
+        turn.offer(&place);
         let id = listing.content.id;
-        if let Some(beside) = beside {
+        for beside in beside {
             let span = tracing::info_span!(parent: &shared.tasks.span, "beside", torrent = %id);
             shared.tasks.spawn(span, beside);
         }

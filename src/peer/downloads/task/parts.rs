@@ -6,10 +6,12 @@ use tokio::time::Instant;
 
 use super::{DownloadTask, Fetch, Start, is_short};
 use crate::error::DownloadError;
+use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::table::Settled;
+use crate::peer::downloads::queue::CommonTurn;
 use crate::peer::swarm::Swarm;
 use crate::protocol::Addr;
 
@@ -20,6 +22,10 @@ pub(in crate::peer) struct FolderPart {
     /// Its owners, and whether they should have all of it.
     pub(in crate::peer) owners: Vec<(Addr, bool)>,
     pub(in crate::peer) source: Arc<FolderSource>,
+    /// Where it goes, if that is not the storage of the folder.
+    pub(in crate::peer) target: Option<TargetOptions>,
+    /// With what it is one of the active downloads.
+    pub(in crate::peer) turn: Option<CommonTurn>,
 }
 
 impl DownloadTask {
@@ -43,7 +49,12 @@ impl DownloadTask {
             listing,
             owners,
             source,
+            target,
+            turn,
         } = part;
+        if let Some(turn) = &turn {
+            self.ticket.set_common(turn);
+        }
         let (id, length) = (listing.content.id, listing.content.length);
         self.topic.asked(&id.into());
         let (claim, place) = loop {
@@ -68,7 +79,8 @@ impl DownloadTask {
         }
         let now = Instant::now().into_std();
         let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
-        let is_here = !is_short(length) && source.storage.has_partial(&id).await;
+        let storage = target.as_ref().map_or(&source.storage, |to| &to.storage);
+        let is_here = !is_short(length) && storage.has_partial(&id).await;
         Ok(Start::Fetch(Box::new(Fetch {
             claim,
             swarm: match is_here {
@@ -81,7 +93,7 @@ impl DownloadTask {
             place,
             source: Some(source),
             outside: None,
-            target: None,
+            target,
         })))
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::MissedTickBehavior;
 
+use super::super::common_files::CommonFiles;
 use super::super::error::FolderError;
 use super::super::obtain::Obtain;
 use super::super::place::{Base, existing, missing};
@@ -19,6 +20,7 @@ use super::files::{Done, Wanted, check_room, get, index, wanted};
 use super::homes::Homes;
 use super::job::{Job, publish};
 use crate::content::{ContentId, ContentName, FolderIndex};
+use crate::peer::contents::common_place::CommonFolder;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::protocol::Found;
 use crate::storage::{Blob, FolderHome, Staged};
@@ -36,7 +38,12 @@ struct Fetched {
 }
 
 impl FolderTask {
-    pub(super) async fn begin(&self, homes: &Homes, found: &Found) -> Result<Obtain, FolderError> {
+    pub(super) async fn begin(
+        &self,
+        homes: &Homes,
+        found: &Found,
+        common: Option<&CommonFolder>,
+    ) -> Result<Obtain, FolderError> {
         let home = Arc::new(FolderHome::open(&homes.target, found.id).await?);
         let target = FolderTarget::new(home.files().clone());
         let owners = found.owners.iter();
@@ -49,6 +56,7 @@ impl FolderTask {
             target,
             source: Arc::new(source),
             control: Arc::clone(self.control()),
+            common: common.map(|CommonFolder(tree)| CommonFiles::new(Arc::clone(tree))),
         })
     }
 
@@ -66,22 +74,54 @@ impl FolderTask {
                 inherited: Staged::default(),
                 placed: placed.present(&whole).await?,
             }),
+            None if obtain.common.is_some() => None,
             None => {
                 let (shared, target) = (&self.shared, &job.homes.target);
                 let (names, overwrites) = (&job.names.stored, self.overwrites);
                 existing(shared, target, &obtain.home, names, &whole, overwrites).await?
             }
         };
+        let place = || {
+            let name = job.names.stored[0].clone();
+            (job.homes.target.root(&name), name)
+        };
+        if let Some(common) = &obtain.common {
+            common.know(&whole, &place().0)?;
+            if !common.tree.is_under_way() {
+                let part = self.selected(&whole)?;
+                base = Some(obtain.beside(place(), (&whole, &part)).await?.0);
+            }
+        }
         self.status
             .send_modify(|status| status.index = Some(whole.clone()));
-        let fetched = self
-            .files(obtain, &whole, &job.names.stored[0], &mut base)
-            .await?;
+        let name = &job.names.stored[0];
+        let mut fetched = None;
+        if let (None, Some(common)) = (&base, &obtain.common) {
+            tokio::select! {
+                biased;
+                all = self.files(obtain, &whole, name, &mut base) => fetched = Some(all?),
+                // What only the other content had is not fetched any more.
+                true = common.tree.is_done() => {}
+            }
+            if common.tree.is_done().await {
+                let part = self.selected(&whole)?;
+                let (beside, rest) = obtain.beside(place(), (&whole, &part)).await?;
+                base = Some(beside);
+                if let Some(fetched) = &mut fetched {
+                    fetched.missing = rest;
+                }
+            }
+        }
+        let fetched = match fetched {
+            Some(fetched) => fetched,
+            None => self.files(obtain, &whole, name, &mut base).await?,
+        };
         let Fetched {
             part,
             missing,
-            blobs,
+            mut blobs,
         } = fetched;
+        obtain.copy_home(&missing, &mut blobs).await?;
         let (name, placed) = match base {
             None => {
                 let (name, placed) = publish(obtain, &job.names.stored, &part, &blobs).await?;

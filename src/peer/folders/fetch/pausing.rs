@@ -68,7 +68,7 @@ impl FolderTask {
     /// Has the storage record how the download is paused, or that it went on, with all that
     /// is wanted of it. `home` is that of the folder, if it is open.
     pub(super) async fn record_pause(&self, home: Option<&Arc<FolderHome>>) {
-        let Some(key) = &self.registered.key else {
+        let Some(key) = self.registered.key.as_ref().filter(|_| !self.is_common) else {
             return;
         };
         let control = self.control();

@@ -1,11 +1,11 @@
 //! One content over several files: how torrents lie in a directory.
 
+mod common;
+mod common_storage;
 mod layout;
 mod ranges;
 mod record;
 mod tree;
-mod twin;
-mod twin_storage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::blocking::{run, run_on};
+pub(crate) use common_storage::CommonStorage;
 use layout::Layout;
 pub(crate) use layout::{SpannedFile, SpannedLink};
 use tree::{Left, SpannedTree};
-pub(crate) use twin_storage::TwinStorage;
 
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 use crate::storage::{Blob, Partial, Storage, StorageError, WriteJob, check_range};
@@ -205,6 +205,19 @@ mod tests {
 
     fn present(partial: &Partial) -> Vec<u32> {
         partial.present.iter().map(|chunk| chunk.0).collect()
+    }
+
+    #[tokio::test]
+    async fn commit_that_comes_late_leaves_finished_files_as_they_are() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let partial = create(&storage(root.path(), false)).await.unwrap();
+        for chunk in [2, 0, 1] {
+            write(&partial, chunk).await.unwrap();
+        }
+        partial.blob.finish().await.unwrap();
+        partial.blob.commit(&Bitfield::all(3)).await.unwrap();
+        let read = partial.blob.read_at(0, bytes.len()).await;
+        assert_eq!(read.unwrap(), bytes);
     }
 
     #[tokio::test]

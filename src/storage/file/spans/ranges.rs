@@ -29,6 +29,19 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
+    /// Removes a range.
+    pub(super) fn remove(&mut self, range: &Range<u64>) {
+        for part in self.within(range) {
+            let last = self.0.range(..=part.start).next_back();
+            let Some((from, to)) = last.map(|(from, to)| (*from, *to)) else {
+                continue;
+            };
+            self.0.remove(&from);
+            self.insert(from..part.start);
+            self.insert(part.end..to);
+        }
+    }
+
     /// Adds all of another set.
     pub(super) fn extend(&mut self, other: &Self) {
         other.iter().for_each(|range| self.insert(range));
@@ -100,6 +113,10 @@ mod tests {
             prop_assert!(within.eq(asked.clone().filter(|at| naive.contains(at))));
             let missing = ranges.missing(&asked).into_iter().flatten();
             prop_assert!(missing.eq(asked.clone().filter(|at| !naive.contains(at))));
+            let mut rest = ranges.clone();
+            rest.remove(&asked);
+            let kept = naive.iter().copied().filter(|at| !asked.contains(at));
+            prop_assert!(rest.iter().flatten().eq(kept));
             let mut both = Ranges::default();
             both.insert(asked.clone());
             both.extend(&ranges);

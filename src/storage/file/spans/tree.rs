@@ -20,6 +20,7 @@ use super::super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::stamp::Stamp;
 use super::layout::{Layout, Part, SpannedFile, SpannedLink, cut};
+use super::ranges::Ranges;
 use super::record::{self, SpanRecord};
 use crate::content::{Bitfield, ContentId, FolderPath, Geometry};
 use crate::storage::StorageError;
@@ -40,6 +41,9 @@ pub(super) struct SpannedTree {
     geometry: Geometry,
     overwrites: bool,
     files: Mutex<Files>,
+    /// Held while files are made durable and get their times: one that is finished keeps its
+    /// time.
+    syncing: Mutex<()>,
     /// The first file that was not complete, locked against others who fetch the same. It
     /// is not one of those that are read and written, as these come and go.
     lock: Option<DataFile>,
@@ -117,6 +121,7 @@ impl SpannedTree {
                 unsure: Bitfield::none(geometry.chunks()),
             }),
             layout,
+            syncing: Mutex::default(),
             lock: None,
         };
         let mut has = vec![false; tree.layout.files.len()];
@@ -226,6 +231,17 @@ impl SpannedTree {
 
     pub(super) fn length(&self) -> u64 {
         self.layout.length
+    }
+
+    /// What lies in no file.
+    pub(super) fn padding(&self) -> Ranges {
+        let mut files = Ranges::default();
+        let all = self.layout.files.iter();
+        all.for_each(|file| files.insert(file.range.clone()));
+        let mut padding = Ranges::default();
+        let gaps = files.missing(&(0..self.layout.length)).into_iter();
+        gaps.for_each(|gap| padding.insert(gap));
+        padding
     }
 
     /// Where the content lies: its only file, or the folder that all have in common.
@@ -428,8 +444,12 @@ impl SpannedTree {
 
     /// Makes durable what was written, and records these chunks.
     pub(super) fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        let syncing = self.syncing();
         let dirty = std::mem::take(&mut self.files().dirty);
         for number in dirty {
+            if let State::Finished(_) = self.files().states[number] {
+                continue;
+            }
             let path = self.path_of(&self.layout.files[number]);
             let file = self.file(number)?;
             file.sync_data().map_err(|e| failed("syncing", &path, e))?;
@@ -440,6 +460,7 @@ impl SpannedTree {
                 files.stamps[number] = Some(stamp);
             }
         }
+        drop(syncing);
         self.record(verified);
         Ok(())
     }
@@ -460,6 +481,7 @@ impl SpannedTree {
     /// Makes all files durable under their own names, and records that these chunks are right.
     pub(super) fn finish(&self, verified: &Bitfield) -> Result<(), StorageError> {
         let mut folders = BTreeSet::new();
+        let _syncing = self.syncing();
         for (number, file) in self.layout.files.iter().enumerate() {
             if let State::Finished(_) = self.files().states[number] {
                 continue;
@@ -699,6 +721,11 @@ impl SpannedTree {
             name: name.unwrap_or_else(|_| self.id.into()),
             path: Some(self.root.join(path.as_str())),
         }
+    }
+
+    /// Ignores poison: nothing is behind this lock.
+    fn syncing(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores poison: no change under this lock is left half done.
