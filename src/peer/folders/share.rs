@@ -205,7 +205,8 @@ async fn announce(
     {
         return Ok(Announced::Already(folder));
     }
-    if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
+    let begin = || shared.folders.begin(id, shared.contents.is_alone(&id));
+    if !begin() && !(release_own_part(shared, &id) && begin()) {
         return Err(FolderError::AlreadyHere { id });
     }
     // If this future is dropped, or the trackers refuse: not shared.
@@ -250,6 +251,21 @@ async fn announce(
         placed,
         manifests,
     })))
+}
+
+/// Releases a folder that the user has shared, and that is a part since some of its files were
+/// gone: all of them are here again. Returns `false` if it is something else.
+fn release_own_part(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
+    let is_part = matches!(shared.folders.get(id), Some((_, false)));
+    let placed = shared.folders.placed(id);
+    let is_own = placed.is_some_and(|placed| placed.was_there() && !placed.is_stored());
+    if !is_part || !is_own || shared.running_folders.claimed(id).is_some() {
+        return false;
+    }
+    if release_files(shared, id) {
+        take(shared, id);
+    }
+    true
 }
 
 impl Sharing {
