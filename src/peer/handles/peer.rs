@@ -815,6 +815,8 @@ impl PeerBuilder {
                 folders,
                 #[cfg(feature = "file-storage")]
                 running_folders: Arc::default(),
+                #[cfg(feature = "file-storage")]
+                folder_places: Default::default(),
                 guard,
                 dialler: Arc::new(dialler),
                 tasks,

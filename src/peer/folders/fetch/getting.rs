@@ -11,6 +11,8 @@ use tokio::time::MissedTickBehavior;
 use super::super::error::FolderError;
 use super::super::obtain::Obtain;
 use super::super::place::{Base, existing, missing};
+use super::super::place_turns::Turn;
+use super::super::release::stop_serving;
 use super::super::share::{is_long, serve_file, unshare_any};
 use super::super::status::Folder;
 use super::super::target::FolderTarget;
@@ -21,7 +23,7 @@ use super::job::{Job, publish};
 use crate::content::{ContentId, ContentName, FolderIndex};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::protocol::Found;
-use crate::storage::{Blob, FolderHome, Staged};
+use crate::storage::{Blob, FilePool, FolderHome, PlacedFiles, Staged};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -32,7 +34,6 @@ struct Fetched {
     part: FolderIndex,
     /// What of that is not in its place.
     missing: FolderIndex,
-    blobs: HashMap<ContentId, Arc<dyn Blob>>,
 }
 
 impl FolderTask {
@@ -59,67 +60,123 @@ impl FolderTask {
         self.leave_out_missing(&whole);
         // Before anything is looked for.
         self.selected(&whole)?;
-        let mut base = match &job.here {
-            Some((folder, placed)) => Some(Base {
-                name: folder.name.clone(),
-                overwrites: self.overwrites,
-                inherited: Staged::default(),
-                placed: placed.present(&whole).await?,
-            }),
-            None => {
-                let (shared, target) = (&self.shared, &job.homes.target);
-                let (names, overwrites) = (&job.names.stored, self.overwrites);
-                existing(shared, target, &obtain.home, names, &whole, overwrites).await?
+        let here = job.here.as_ref().map(|(folder, _)| &folder.name);
+        let name = here.unwrap_or(&job.names.stored[0]);
+        let place = job.homes.target.root(name).path();
+        let place = self.shared.folder_places.place(place);
+        let mut done = Done::new(self.status.borrow().files.clone());
+        // Somebody else has changed the place before each turn of this loop but the first.
+        let mut is_again = false;
+        loop {
+            let seen = place.seen();
+            let mut base = self.base(job, &whole).await?;
+            if std::mem::replace(&mut is_again, true) {
+                self.forget_replaced(&whole, base.as_ref(), &done);
             }
-        };
-        self.status
-            .send_modify(|status| status.index = Some(whole.clone()));
-        let fetched = self
-            .files(obtain, &whole, &job.names.stored[0], &mut base)
-            .await?;
-        let Fetched {
-            part,
-            missing,
-            blobs,
-        } = fetched;
-        let (name, placed) = match base {
-            None => {
-                let (name, placed) = publish(obtain, &job.names.stored, &part, &blobs).await?;
-                (name, placed.within(&part, &whole))
+            self.status
+                .send_modify(|status| status.index = Some(whole.clone()));
+            let fetched = self
+                .files(obtain, &whole, name, &mut base, &mut done)
+                .await?;
+            // Where nothing is to be replaced, it shows when the folder gets its name.
+            let matters = base.is_some() || self.overwrites;
+            let Some(turn) = place.turn(matters.then_some(seen)).await else {
+                continue;
+            };
+            let put = self.put(job, &whole, (base, &fetched), &done.blobs, &turn);
+            let Some((name, placed)) = put.await? else {
+                continue;
+            };
+            let folder = Folder {
+                id: obtain.source.index(),
+                name,
+                files: placed.len(),
+                length: placed.length(),
+            };
+            let mut others = Vec::new();
+            if self.overwrites {
+                others = self.shared.folders.placed_at(&placed.root().path());
+                others.retain(|(other, _)| *other != folder.id);
             }
-            Some(Base { name, placed, .. }) if missing.entries().is_empty() => (name, placed),
-            Some(base) => {
-                let (home, root) = (&obtain.home, base.placed.root());
-                let added = match base.overwrites {
-                    true => home.replace(root, &missing, &blobs).await?,
-                    false => home.extend(root, &missing, &blobs).await?,
-                };
-                let placed = base.placed.and(added.within(&missing, &whole));
-                (base.name, placed)
-            }
-        };
-        let root = placed.root().path();
-        let folder = Folder {
-            id: obtain.source.index(),
-            name,
-            files: placed.len(),
-            length: placed.length(),
-        };
-        job.settle(&folder, (&whole, &part), bytes, placed).await?;
-        if self.overwrites {
-            for (other, _) in self.shared.folders.placed_at(&root) {
-                if other != folder.id {
-                    // This one lies in its place.
-                    unshare_any(&self.shared, &other).await;
-                }
+            job.settle(&folder, (&whole, &fetched.part), bytes, placed)
+                .await?;
+            drop(turn);
+            self.unshare_replaced(others).await;
+            return Ok(folder);
+        }
+    }
+
+    /// Folders that lay where this one lies now, unless they have come again since.
+    async fn unshare_replaced(&self, others: Vec<(ContentId, Arc<PlacedFiles>)>) {
+        for (other, there) in others {
+            let now = self.shared.folders.placed(&other);
+            if now.is_some_and(|now| Arc::ptr_eq(&now, &there)) {
+                unshare_any(&self.shared, &other).await;
             }
         }
-        Ok(folder)
+    }
+
+    /// Serves no file any more that was found in the place, and that somebody has replaced
+    /// there.
+    fn forget_replaced(&self, whole: &FolderIndex, base: Option<&Base>, done: &Done) {
+        let pool = FilePool::shared();
+        let placed = base.map(|base| &base.placed).into_iter();
+        let placed = placed.flat_map(|placed| placed.blobs(whole, &pool));
+        let kept = placed.map(|(file, _)| file);
+        let kept = kept.chain(done.blobs.keys().copied()).collect();
+        for file in self.shared.folders.keep_only(&whole.id(), &kept) {
+            stop_serving(&self.shared, &file);
+        }
+    }
+
+    /// What is in the place of the folder.
+    async fn base(&self, job: &Job, whole: &FolderIndex) -> Result<Option<Base>, FolderError> {
+        let Some((folder, placed)) = &job.here else {
+            let (shared, target) = (&self.shared, &job.homes.target);
+            let (names, overwrites) = (&job.names.stored, self.overwrites);
+            return existing(shared, target, &job.obtain.home, names, whole, overwrites).await;
+        };
+        Ok(Some(Base {
+            name: folder.name.clone(),
+            overwrites: self.overwrites,
+            inherited: Staged::default(),
+            placed: placed.present(whole).await?,
+        }))
+    }
+
+    /// Puts what was fetched into its place. Nothing if a directory has come there that is to
+    /// be replaced.
+    async fn put(
+        &self,
+        job: &Job,
+        whole: &FolderIndex,
+        (base, fetched): (Option<Base>, &Fetched),
+        blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+        turn: &Turn,
+    ) -> Result<Option<(ContentName, PlacedFiles)>, FolderError> {
+        let Fetched { part, missing } = fetched;
+        Ok(match base {
+            None => {
+                let published = publish(job, part, blobs, self.overwrites, turn).await?;
+                published.map(|(name, placed)| (name, placed.within(part, whole)))
+            }
+            Some(Base { name, placed, .. }) if missing.entries().is_empty() => Some((name, placed)),
+            Some(base) => {
+                let (home, root) = (&job.obtain.home, base.placed.root());
+                let held = Arc::clone(turn);
+                let added = match base.overwrites {
+                    true => home.replace(root, missing, blobs, held).await?,
+                    false => home.extend(root, missing, blobs, held).await?,
+                };
+                let placed = base.placed.and(added.within(missing, whole));
+                Some((base.name, placed))
+            }
+        })
     }
 
     /// What was recorded of a download before the peer was started is what all of its handles
     /// wanted. What one of them wanted in vain is no reason that the others get nothing.
-    fn leave_out_missing(&self, whole: &FolderIndex) {
+    pub(super) fn leave_out_missing(&self, whole: &FolderIndex) {
         if !self.is_restored {
             return;
         }
@@ -134,7 +191,7 @@ impl FolderTask {
     }
 
     /// What is wanted now.
-    fn selected(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderError> {
+    pub(super) fn selected(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderError> {
         let part = self.control().selections().borrow().of(whole);
         part.map_err(|path| FolderError::NoSuchPath { path })
     }
@@ -146,21 +203,21 @@ impl FolderTask {
         whole: &FolderIndex,
         name: &ContentName,
         base: &mut Option<Base>,
+        done: &mut Done,
     ) -> Result<Fetched, FolderError> {
         let id = obtain.source.index();
         // So many may be active, and as many wait in line: each that ends makes room for
         // another one of this folder, if its priority is higher than that of others.
         let at_a_time = 2 * self.shared.config.max_downloads.max(1);
         let mut selections = self.control().selections();
-        let mut done = Done::new(self.status.borrow().files.clone());
-        let mut known = HashSet::new();
+        let mut known: HashSet<ContentId> = done.blobs.keys().copied().collect();
         let mut queue: VecDeque<Wanted> = VecDeque::new();
         let mut running = FuturesUnordered::new();
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let selection = selections.borrow_and_update().clone();
-            let (part, missing) = self.wanted(obtain, whole, name, base, &mut done).await?;
+            let (part, missing) = self.wanted(obtain, whole, name, base, done).await?;
             let wanted = wanted(&self.shared, &missing);
             self.shared
                 .folders
@@ -186,14 +243,10 @@ impl FolderTask {
                     Ok(()) = selections.changed() => break true,
                     _ = ticks.tick() => {}
                 }
-                self.show(&done);
+                self.show(done);
             };
             if !more && self.control().seal(&selection) {
-                return Ok(Fetched {
-                    part,
-                    missing,
-                    blobs: done.blobs,
-                });
+                return Ok(Fetched { part, missing });
             }
         }
     }

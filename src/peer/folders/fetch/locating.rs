@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::super::error::FolderError;
-use super::super::here::intact;
+use super::super::here::{intact, read_index};
 use super::super::status::Folder;
+use super::files::Done;
 use super::homes::Homes;
 use super::naming::has_name;
 use super::{Claimed, FolderRequest, FolderTask, Located};
@@ -93,7 +94,11 @@ impl FolderTask {
                     let _ = self.claimed.set(Claimed { id, homes });
                     let here = intact(&self.shared, &id).await;
                     let here = here.map_err(FolderError::from).transpose()?;
-                    return Some(here.and_then(|folder| has_name(folder, request.name.as_ref())));
+                    let named = here.and_then(|folder| has_name(folder, request.name.as_ref()));
+                    return Some(match named {
+                        Ok(folder) => self.show_here(folder).await,
+                        Err(error) => Err(error),
+                    });
                 }
                 Err(other) => {
                     let joined = match other.holders.join() {
@@ -117,6 +122,19 @@ impl FolderTask {
                 }
             }
         }
+    }
+
+    /// Shows what is wanted of a folder of which all is here.
+    async fn show_here(&self, folder: Folder) -> Result<Folder, FolderError> {
+        let whole = read_index(&self.shared, &folder.id).await?;
+        self.leave_out_missing(&whole);
+        let part = self.selected(&whole)?;
+        let mut done = Done::new(self.status.borrow().files.clone());
+        done.want(&whole, (&part, &part.only(|_| false)));
+        self.status.send_modify(|status| status.index = Some(whole));
+        self.show_folder(folder.id, &part, &folder.name);
+        self.show(&done);
+        Ok(folder)
     }
 
     /// The part of the folder that is here, if there is one.
