@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use bt_lite::{Content, ContentReader};
 use futures::stream;
-use headers::{ETag, HeaderMapExt, IfNoneMatch, IfRange};
+use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
 use http_range_header::parse_range_header;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -45,6 +45,13 @@ pub(crate) fn respond(
     let mut response = Response::builder().header(header::ACCEPT_RANGES, "bytes");
     if let Some(headers) = response.headers_mut() {
         headers.typed_insert(tag.clone());
+    }
+    let wants_other = |wanted: IfMatch| !wanted.precondition_passes(&tag);
+    if request.typed_get().is_some_and(wants_other) {
+        return sent(
+            response.status(StatusCode::PRECONDITION_FAILED),
+            Body::empty(),
+        );
     }
     let known = request.typed_get::<IfNoneMatch>();
     if known.is_some_and(|known| !known.precondition_passes(&tag)) {
@@ -111,8 +118,7 @@ fn plain(status: StatusCode) -> Response {
 /// What a request asks for. A range that cannot be read as one is ignored, and so are
 /// those of another version of the content.
 fn wanted(length: u64, tag: &ETag, method: &Method, request: &HeaderMap) -> Wanted {
-    let other = request.typed_get::<IfRange>();
-    if *method != Method::GET || other.is_some_and(|other| other.is_modified(Some(tag), None)) {
+    if *method != Method::GET || !has_part_of(tag, request) {
         return Wanted::All;
     }
     let text = request
@@ -136,6 +142,14 @@ fn wanted(length: u64, tag: &ETag, method: &Method, request: &HeaderMap) -> Want
         }
         _ => Wanted::Nothing,
     }
+}
+
+/// Whether a client that has a part of some version of the content has it of this one. What
+/// cannot be read as a version is another one.
+fn has_part_of(tag: &ETag, request: &HeaderMap) -> bool {
+    let part_of = request.typed_get::<IfRange>();
+    !request.contains_key(header::IF_RANGE)
+        || part_of.is_some_and(|part_of| !part_of.is_modified(Some(tag), None))
 }
 
 fn content_range(range: &Range<u64>, length: u64) -> String {
