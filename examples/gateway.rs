@@ -119,9 +119,12 @@ async fn content(
     method: Method,
     request: HeaderMap,
 ) -> Response {
-    match contents.open(&key).await {
-        Ok((content, reader)) => {
-            let mut response = bytes::respond(&content, reader, &method, &request);
+    let answered = async {
+        let (content, reader) = contents.open(&key).await?;
+        bytes::respond(&content, reader, &method, &request).await
+    };
+    match answered.await {
+        Ok(mut response) => {
             // Somebody else has made the content: it is never a page of this server.
             let headers = response.headers_mut();
             let sandbox = HeaderValue::from_static("sandbox");

@@ -21,7 +21,8 @@ struct Gateway {
     _owner: Program,
     gateway: Program,
     host: String,
-    _dir: TempDir,
+    /// Where its contents are: `gateway` in it.
+    dir: TempDir,
 }
 
 impl Gateway {
@@ -43,7 +44,7 @@ impl Gateway {
             _owner: owner,
             gateway,
             host,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -132,6 +133,25 @@ fn conditions_and_ranges_are_answered_as_http_says() {
         assert_eq!(status, 400, "{wrong}: {}", String::from_utf8_lossy(&body));
     }
     assert_eq!(gateway.answer("GET /nothing HTTP/1.1", &[]).0, 404);
+}
+
+#[test]
+fn content_that_cannot_be_read_is_an_error_with_its_reason() {
+    let gateway = Gateway::new("digits.txt", b"0123456789");
+    let here = gateway.dir.path().join("gateway/digits.txt");
+    fs::write(&here, "somebody else's").unwrap();
+    let (status, _, body) = gateway.answer("GET /digits.txt HTTP/1.1", &[]);
+    let body = String::from_utf8(body).unwrap();
+    assert!(
+        status == 502 && body.contains("already exists"),
+        "{status} {body}"
+    );
+    fs::remove_file(&here).unwrap();
+    assert_eq!(gateway.answer("GET /digits.txt HTTP/1.1", &[]).0, 200);
+    // It was complete, and is gone.
+    while fs::remove_file(&here).is_err() {}
+    while gateway.answer("GET /digits.txt HTTP/1.1", &[]).0 == 502 {}
+    assert_eq!(gateway.answer("GET /digits.txt HTTP/1.1", &[]).0, 200);
 }
 
 #[test]

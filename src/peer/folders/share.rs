@@ -206,7 +206,8 @@ async fn announce(
         return Ok(Announced::Already(folder));
     }
     let begin = || shared.folders.begin(id, shared.contents.is_alone(&id));
-    if !begin() && !(release_own_part(shared, &id) && begin()) {
+    let begun = begin() || (release_own_part(shared, &id) && begin());
+    if !begun {
         return Err(FolderError::AlreadyHere { id });
     }
     // If this future is dropped, or the trackers refuse: not shared.
