@@ -90,12 +90,17 @@ impl FolderTask {
                 Ok(()) => {
                     // Nobody else sets them.
                     let _ = self.registered.found.set(id);
-                    let homes = homes.clone();
-                    let _ = self.claimed.set(Claimed { id, homes });
+                    let _ = self.claimed.set(Claimed {
+                        id,
+                        homes: homes.clone(),
+                    });
                     let here = intact(&self.shared, &id).await;
                     let here = here.map_err(FolderError::from).transpose()?;
                     let named = here.and_then(|folder| has_name(folder, request.name.as_ref()));
                     return Some(match named {
+                        Ok(folder) if !self.is_in(&folder, homes, request) => {
+                            Err(FolderError::AlreadyHere { id })
+                        }
                         Ok(folder) => self.show_here(folder).await,
                         Err(error) => Err(error),
                     });
@@ -122,6 +127,18 @@ impl FolderTask {
                 }
             }
         }
+    }
+
+    /// Whether a folder that is here is in the directory that is wanted.
+    fn is_in(&self, folder: &Folder, homes: &Homes, request: &FolderRequest) -> bool {
+        let wanted = homes.target.root(&folder.name).path();
+        let placed = self.shared.folders.placed(&folder.id);
+        request.directory.is_none()
+            || placed.is_some_and(|placed| {
+                // One outside of the storage is found by its absolute path.
+                let [wanted, placed] = [wanted, placed.root().path()].map(std::path::absolute);
+                wanted.is_ok() && wanted.ok() == placed.ok()
+            })
     }
 
     /// Shows what is wanted of a folder of which all is here.
