@@ -12,7 +12,7 @@ use super::error::FolderError;
 use super::here::intact;
 use super::move_blob::MoveBlob;
 use super::pause_record::open_when_free;
-use super::release::{release_files, take};
+use super::release::{release_files, stop_serving, take};
 use super::status::Folder;
 use crate::content::{
     Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem, Manifest, NameError,
@@ -334,7 +334,7 @@ fn folder_name(path: &Path) -> Result<ContentName, FolderError> {
     valid.map_err(|source| ShareError::Name { name, source }.into())
 }
 
-/// Serves a file of a folder that is here.
+/// Serves a file of a folder that is here, as long as that is shared.
 pub(super) fn serve_file(
     shared: &PeerShared,
     folder: ContentId,
@@ -348,8 +348,12 @@ pub(super) fn serve_file(
     let content = Content::new(id, id.into(), length);
     let asleep = Asleep::of_folder(content, Role::File, blob.clone(), manifest);
     shared.contents.add_stored(asleep);
-    shared.folders.add_file(folder, id, blob);
-    shared.losses.found(&id);
+    if shared.folders.add_file(folder, id, blob) {
+        shared.losses.found(&id);
+    } else if !shared.folders.has_file(&id) {
+        // Somebody has ended that while more of the folder came.
+        stop_serving(shared, &id);
+    }
 }
 
 /// Removes a folder that could not be shared after all.
