@@ -253,7 +253,14 @@ async fn what_a_crash_has_left_half_replaced_is_replaced_by_the_next_download() 
 /// Each of both may find the other one's files in its place after it has looked.
 #[tokio::test(start_paused = true)]
 async fn of_two_versions_that_come_at_once_the_last_one_has_the_place() {
-    for (seed, is_empty) in [(1, false), (2, true), (3, false), (4, true)] {
+    for (seed, start) in [
+        (1, "mixed"),
+        (2, "empty"),
+        (3, "mixed"),
+        (4, "empty"),
+        (5, "parts"),
+        (6, "parts"),
+    ] {
         let (world, dirs) = (World::memory(seed).await, Dirs::new());
         let later = Dirs::new();
         let owner = world.node("owner").await.peer;
@@ -272,7 +279,7 @@ async fn of_two_versions_that_come_at_once_the_last_one_has_the_place() {
         let second = owner.share_folder(later.folder()).await.unwrap();
         let to = dirs.to.path();
         let here = to.join("folder");
-        if !is_empty {
+        if start == "mixed" {
             // Half of each is there already.
             for number in 0..30 {
                 let from = [dirs.folder(), later.folder()][number % 2].join(number.to_string());
@@ -280,6 +287,14 @@ async fn of_two_versions_that_come_at_once_the_last_one_has_the_place() {
             }
         }
         let peer = sharing_again(&world, "peer", to).await;
+        if start == "parts" {
+            // What both have: each is there in part.
+            for (folder, path) in [(&first, "0"), (&second, "3")] {
+                let part = FolderOptions::new().name("folder").path(path);
+                peer.download_folder_with(folder.id, part).await.unwrap();
+            }
+            assert_eq!(peer.folders().len(), 2);
+        }
         let (one, other) = tokio::join!(
             peer.download_folder_with(first.id, over()),
             peer.download_folder_with(second.id, over()),

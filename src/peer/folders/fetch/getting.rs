@@ -106,11 +106,13 @@ impl FolderTask {
         }
     }
 
-    /// Folders that lay where this one lies now, unless they have come again since.
+    /// Folders that lay where this one lies now, unless they have come again since, or are
+    /// about to: then their download looks at the place again.
     async fn unshare_replaced(&self, others: Vec<(ContentId, Arc<PlacedFiles>)>) {
         for (other, there) in others {
+            let is_coming = self.shared.running_folders.claimed(&other).is_some();
             let now = self.shared.folders.placed(&other);
-            if now.is_some_and(|now| Arc::ptr_eq(&now, &there)) {
+            if !is_coming && now.is_some_and(|now| Arc::ptr_eq(&now, &there)) {
                 unshare_any(&self.shared, &other).await;
             }
         }
