@@ -28,11 +28,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{ContentId, DownloadKey, FileStorage, FolderEvent, FolderOptions, Peer};
+use bt_lite::{ContentId, DownloadKey, FileStorage, FolderOptions, Peer};
 use clap::Parser;
 use common::members::Members;
 use common::{Outcome, print_line};
-use futures::StreamExt;
 
 /// Downloads one content, or one folder, into a directory.
 #[derive(Parser)]
@@ -114,18 +113,17 @@ async fn fetch_folder(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
         options = options.path(path.trim_end_matches('/'));
     }
     let mut download = peer.download_folder_with(args.key(), options);
-    let mut events = download.events();
-    while let Some(event) = events.next().await {
-        if let FolderEvent::Progress(progress) = event
-            && args.progress_lines
-        {
-            let (verified, length) = (progress.verified_bytes, progress.length);
-            let (done, files) = (progress.files_done, progress.files);
-            print_line(format_args!(
-                "progress {verified} of {length} bytes, {done} of {files} files"
-            ))?;
+    let followed = common::follow_folder(&download, |progress| {
+        if !args.progress_lines {
+            return Ok(());
         }
-    }
+        let (verified, length) = (progress.verified_bytes, progress.length);
+        let (done, files) = (progress.files_done, progress.files);
+        print_line(format_args!(
+            "progress {verified} of {length} bytes, {done} of {files} files"
+        ))
+    });
+    followed.await?;
     let folder = (&mut download).await?;
     Ok((folder.id, folder.length))
 }

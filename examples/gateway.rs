@@ -7,7 +7,7 @@
 //! ```
 //! prints `serving http://ADDR`. `GET /NAME_OR_ID` starts the download, and answers as the
 //! bytes come: one range or several (`206`), `HEAD`, `ETag` (the id), `If-Range`,
-//! `If-None-Match`. `GET /` is a page that shows all contents. Anybody who reaches the
+//! `If-None-Match`, `If-Match`. `GET /` is a page that shows all contents. Anybody who reaches the
 //! address can start downloads, so it should be a local one.
 //!
 //! With `--secret FILE` or `--certificates DIR` it takes part in a private swarm, over TLS or,
@@ -22,6 +22,7 @@ mod contents;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -34,6 +35,10 @@ use common::members::Members;
 use common::{Outcome, print_line};
 use contents::Contents;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// How long responses may take to end when the program is to.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves contents over HTTP while they are being downloaded.
 #[derive(Parser)]
@@ -77,13 +82,23 @@ async fn run(args: Args) -> Outcome<()> {
         .with_state(contents);
     let listener = TcpListener::bind(args.listen.as_str()).await?;
     print_line(format_args!("serving http://{}", listener.local_addr()?))?;
+    let (stopping, stopped) = oneshot::channel();
     let served = axum::serve(listener, router).with_graceful_shutdown(async move {
         interrupted.await;
         // Responses that wait for bytes end with it.
         peer.shutdown().await;
+        // Nobody hears of it if the server has failed.
+        let _ = stopping.send(());
     });
-    served.await?;
-    Ok(())
+    // One that waits for a client to read could wait forever.
+    let too_long = async {
+        let _ = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = served.into_future() => Ok(served?),
+        () = too_long => Ok(()),
+    }
 }
 
 async fn page() -> Response {
@@ -104,9 +119,12 @@ async fn content(
     method: Method,
     request: HeaderMap,
 ) -> Response {
-    match contents.open(&key).await {
-        Ok((content, reader)) => {
-            let mut response = bytes::respond(&content, reader, &method, &request);
+    let answered = async {
+        let (content, reader) = contents.open(&key).await?;
+        bytes::respond(&content, reader, &method, &request).await
+    };
+    match answered.await {
+        Ok(mut response) => {
             // Somebody else has made the content: it is never a page of this server.
             let headers = response.headers_mut();
             let sandbox = HeaderValue::from_static("sandbox");

@@ -10,6 +10,8 @@
 #[path = "tls/authority.rs"]
 #[allow(dead_code)]
 mod authority;
+#[path = "processes/gateway.rs"]
+mod gateway;
 #[path = "processes/operating.rs"]
 mod operating;
 
@@ -716,6 +718,27 @@ fn folder_arrives_though_the_fetch_is_killed_in_the_middle() {
     assert!(
         fetched < all - staged / 2,
         "{fetched} bytes were fetched again"
+    );
+}
+
+#[test]
+fn folder_whose_owner_is_gone_says_why_nothing_arrives() {
+    let stage = Stage::new(0);
+    let folder = stage.dir.path().join("photos");
+    write_folder(&folder);
+    let listen = ["--tracker", &stage.tracker_addr, "--listen", "127.0.0.1:0"];
+    let mut owner = Program::start("share", &[&listen[..], &[text(&folder)]].concat());
+    owner.said("sharing ");
+    owner.kill();
+    let out = stage.out();
+    let tracker = ["--tracker", &stage.tracker_addr, "--out", text(&out)];
+    let what = ["--patience", "4", "--folder", "photos"];
+    let (status, _, stderr) = Program::start("fetch", &[&tracker[..], &what].concat()).ended();
+    assert!(!status.success());
+    assert!(stderr.starts_with("stalled: "), "{stderr}");
+    assert!(
+        stderr.lines().last().unwrap().starts_with("fetch: "),
+        "{stderr}"
     );
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use bt_lite::{Download, DownloadEvent, Progress};
+use bt_lite::{Download, DownloadEvent, FolderDownload, FolderEvent, FolderProgress, Progress};
 use futures::StreamExt;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
@@ -71,6 +71,38 @@ pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes}  {msg}");
+    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Shows the progress of the download of a folder as [`follow`] does.
+pub(crate) async fn follow_folder(
+    download: &FolderDownload,
+    mut seen: impl FnMut(&FolderProgress) -> Outcome<()>,
+) -> Outcome<()> {
+    let bar = bar();
+    let mut events = download.events();
+    while let Some(event) = events.next().await {
+        match event {
+            FolderEvent::Found(folder) => bar.set_length(folder.length),
+            FolderEvent::Progress(progress) => {
+                bar.set_length(progress.length);
+                bar.set_position(progress.verified_bytes);
+                let (done, files) = (progress.files_done, progress.files);
+                bar.set_message(format!("{done} of {files} files"));
+                seen(&progress)?;
+            }
+            FolderEvent::Stalled(reason) => bar.suspend(|| eprintln!("stalled: {reason}")),
+            FolderEvent::Resumed => bar.suspend(|| eprintln!("resumed")),
+            // The download has ended. Awaiting it tells the result.
+            _ => {}
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
 /// Shows the progress of a download until it ends, as a bar on stderr if that is a
 /// terminal, and says why nothing arrives if nothing does. Calls `seen` with every
 /// progress, until it fails.
@@ -78,9 +110,7 @@ pub(crate) async fn follow(
     download: &Download,
     mut seen: impl FnMut(&Progress) -> Outcome<()>,
 ) -> Outcome<()> {
-    let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes}  {msg}");
-    let bar =
-        ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = bar();
     let mut events = download.events();
     while let Some(event) = events.next().await {
         match event {

@@ -9,8 +9,8 @@ use axum::http::response::Builder;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use bt_lite::{Content, ContentReader};
-use futures::stream;
-use headers::{ETag, HeaderMapExt, IfNoneMatch, IfRange};
+use futures::{StreamExt, stream};
+use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
 use http_range_header::parse_range_header;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -32,23 +32,45 @@ enum Wanted {
     Nothing,
 }
 
-/// Answers a request for a content.
-pub(crate) fn respond(
+/// Answers a request for a content, when the first of its bytes are here.
+///
+/// # Errors
+/// That of the first read. Later ones end the connection.
+pub(crate) async fn respond(
     content: &Content,
     reader: ContentReader,
     method: &Method,
     request: &HeaderMap,
-) -> Response {
-    let Ok(tag) = format!("\"{}\"", content.id).parse::<ETag>() else {
-        return plain(StatusCode::INTERNAL_SERVER_ERROR);
+) -> io::Result<Response> {
+    let (response, parts) = head_of(content, method, request)?;
+    let body = match *method == Method::HEAD {
+        true => Body::empty(),
+        false => body_of(parts, reader).await?,
     };
+    response.body(body).map_err(io::Error::other)
+}
+
+/// The head of the answer, and what its body consists of.
+fn head_of(
+    content: &Content,
+    method: &Method,
+    request: &HeaderMap,
+) -> io::Result<(Builder, VecDeque<Part>)> {
+    let tag = format!("\"{}\"", content.id).parse::<ETag>();
+    let tag = tag.map_err(io::Error::other)?;
     let mut response = Response::builder().header(header::ACCEPT_RANGES, "bytes");
     if let Some(headers) = response.headers_mut() {
         headers.typed_insert(tag.clone());
     }
+    let wants_other = |wanted: IfMatch| !wanted.precondition_passes(&tag);
+    if request.typed_get().is_some_and(wants_other) {
+        let response = response.status(StatusCode::PRECONDITION_FAILED);
+        return Ok((response, VecDeque::new()));
+    }
     let known = request.typed_get::<IfNoneMatch>();
     if known.is_some_and(|known| !known.precondition_passes(&tag)) {
-        return sent(response.status(StatusCode::NOT_MODIFIED), Body::empty());
+        let response = response.status(StatusCode::NOT_MODIFIED);
+        return Ok((response, VecDeque::new()));
     }
     let kind = kind_of(content.name.as_str());
     let (response, parts) = match wanted(content.length, &tag, method, request) {
@@ -56,7 +78,7 @@ pub(crate) fn respond(
             let range = format!("bytes */{}", content.length);
             let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE);
             let response = response.header(header::CONTENT_RANGE, range);
-            return sent(response, Body::empty());
+            return Ok((response, VecDeque::new()));
         }
         Wanted::All => {
             let all = VecDeque::from([Part::Bytes(0..content.length)]);
@@ -68,12 +90,7 @@ pub(crate) fn respond(
         }
     };
     let length: u64 = parts.iter().map(Part::len).sum();
-    let response = response.header(header::CONTENT_LENGTH, length);
-    let body = match *method == Method::HEAD {
-        true => Body::empty(),
-        false => body_of(parts, reader),
-    };
-    sent(response, body)
+    Ok((response.header(header::CONTENT_LENGTH, length), parts))
 }
 
 /// One range, or several as the parts of one body.
@@ -97,22 +114,10 @@ fn some(
     (response, multipart_of(ranges, kind, length))
 }
 
-fn sent(response: Builder, body: Body) -> Response {
-    let response = response.body(body);
-    response.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR))
-}
-
-fn plain(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
-}
-
 /// What a request asks for. A range that cannot be read as one is ignored, and so are
 /// those of another version of the content.
 fn wanted(length: u64, tag: &ETag, method: &Method, request: &HeaderMap) -> Wanted {
-    let other = request.typed_get::<IfRange>();
-    if *method != Method::GET || other.is_some_and(|other| other.is_modified(Some(tag), None)) {
+    if *method != Method::GET || !has_part_of(tag, request) {
         return Wanted::All;
     }
     let text = request
@@ -136,6 +141,14 @@ fn wanted(length: u64, tag: &ETag, method: &Method, request: &HeaderMap) -> Want
         }
         _ => Wanted::Nothing,
     }
+}
+
+/// Whether a client that has a part of some version of the content has it of this one. What
+/// cannot be read as a version is another one.
+fn has_part_of(tag: &ETag, request: &HeaderMap) -> bool {
+    let part_of = request.typed_get::<IfRange>();
+    !request.contains_key(header::IF_RANGE)
+        || part_of.is_some_and(|part_of| !part_of.is_modified(Some(tag), None))
 }
 
 fn content_range(range: &Range<u64>, length: u64) -> String {
@@ -171,8 +184,13 @@ fn multipart_of(ranges: &[Range<u64>], kind: &str, length: u64) -> VecDeque<Part
 }
 
 /// Reads the parts one after the other, as fast as they are sent.
-fn body_of(parts: VecDeque<Part>, reader: ContentReader) -> Body {
-    Body::from_stream(stream::try_unfold((parts, reader), next_piece))
+async fn body_of(parts: VecDeque<Part>, reader: ContentReader) -> io::Result<Body> {
+    let Some((first, rest)) = next_piece((parts, reader)).await? else {
+        return Ok(Body::empty());
+    };
+    let first = stream::iter([Ok(first)]);
+    let rest = stream::try_unfold(rest, next_piece);
+    Ok(Body::from_stream(first.chain(rest)))
 }
 
 type BodyState = (VecDeque<Part>, ContentReader);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bt_lite::{
-    Bitfield, ChunkIndex, Content, ContentId, ContentReader, Download, DownloadError,
+    Bitfield, ChunkIndex, Content, ContentId, ContentName, ContentReader, Download, DownloadError,
     DownloadEvent, DownloadKey, Peer,
 };
 use futures::StreamExt;
@@ -19,23 +19,63 @@ const MAX_FIELDS: u32 = 128;
 
 pub(crate) struct Contents {
     peer: Peer,
-    /// By what was asked for.
-    downloads: Arc<Mutex<BTreeMap<String, Arc<Download>>>>,
+    running: Arc<RunningDownloads>,
+}
+
+/// The downloads, by what was asked for.
+#[derive(Default)]
+struct RunningDownloads(Mutex<BTreeMap<String, Running>>);
+
+struct Running {
+    download: Arc<Download>,
+    /// How many requests wait until its length is known.
+    waiting: usize,
+}
+
+/// A request that waits. A content that is not found when the last of its clients hangs up is
+/// looked for no more.
+struct Waiting {
+    running: Arc<RunningDownloads>,
+    key: String,
+    download: Arc<Download>,
+}
+
+impl RunningDownloads {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut all = self.running.all();
+        let Some(running) = all.get_mut(&self.key) else {
+            return;
+        };
+        if Arc::ptr_eq(&running.download, &self.download) {
+            running.waiting -= 1;
+            if running.waiting == 0 && self.download.content().is_none() {
+                all.remove(&self.key);
+            }
+        }
+    }
 }
 
 /// What a key of the page means: an id if it is one, and else a name.
-fn key_of(text: &str) -> DownloadKey {
-    match text.parse::<ContentId>() {
-        Ok(id) => id.into(),
-        Err(_) => DownloadKey::name(text),
+fn key_of(text: &str) -> io::Result<DownloadKey> {
+    if let Ok(id) = text.parse::<ContentId>() {
+        return Ok(id.into());
     }
+    let name = text.parse::<ContentName>();
+    let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(name.into())
 }
 
 impl Contents {
     pub(crate) fn new(peer: Peer) -> Self {
         Self {
             peer,
-            downloads: Arc::default(),
+            running: Arc::default(),
         }
     }
 
@@ -46,10 +86,10 @@ impl Contents {
             let reader = self.peer.reader(&content.id).await;
             return Ok((content, reader.map_err(io::Error::other)?));
         }
-        let download = self.download(key)?;
-        let mut reader = download.reader();
+        let waiting = self.download(key)?;
+        let mut reader = waiting.download.reader();
         reader.wait_length().await?;
-        let content = download.content();
+        let content = waiting.download.content();
         let content = content.ok_or_else(|| io::Error::other("the download has ended"))?;
         Ok((content, reader))
     }
@@ -64,23 +104,35 @@ impl Contents {
         })
     }
 
-    /// The download of a content, which begins if there is none.
-    fn download(&self, key: &str) -> io::Result<Arc<Download>> {
-        let mut downloads = self
-            .downloads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(download) = downloads.get(key) {
-            return Ok(Arc::clone(download));
+    /// Waits for the download of a content, which begins if there is none.
+    fn download(&self, key: &str) -> io::Result<Waiting> {
+        let wanted = key_of(key)?;
+        let mut all = self.running.all();
+        if !all.contains_key(key) {
+            if all.len() >= MAX_DOWNLOADS {
+                let kind = io::ErrorKind::QuotaExceeded;
+                return Err(io::Error::new(kind, "too many downloads run"));
+            }
+            let download = Arc::new(self.peer.download(wanted));
+            self.follow(key, &download);
+            let waiting = 0;
+            all.insert(key.to_owned(), Running { download, waiting });
         }
-        if downloads.len() >= MAX_DOWNLOADS {
-            let kind = io::ErrorKind::QuotaExceeded;
-            return Err(io::Error::new(kind, "too many downloads run"));
-        }
-        let download = Arc::new(self.peer.download(key_of(key)));
-        downloads.insert(key.to_owned(), Arc::clone(&download));
-        // A complete content is found without it, and a failed one is tried again.
-        let (all, key) = (Arc::clone(&self.downloads), key.to_owned());
+        let running = all.get_mut(key).ok_or(io::ErrorKind::NotFound)?;
+        running.waiting += 1;
+        Ok(Waiting {
+            running: Arc::clone(&self.running),
+            key: key.to_owned(),
+            download: Arc::clone(&running.download),
+        })
+    }
+
+    /// Forgets a download when it has ended: a complete content is found without it, and a
+    /// failed one is tried again.
+    fn follow(&self, key: &str, download: &Arc<Download>) {
+        let (running, key) = (Arc::clone(&self.running), key.to_owned());
+        // The download ends when nobody wants it any more.
+        let weak = Arc::downgrade(download);
         let mut events = download.events();
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -88,22 +140,21 @@ impl Contents {
                     report(&key, &error);
                 }
             }
-            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-            all.remove(&key);
+            let mut all = running.all();
+            let is_it = |one: &mut Running| Arc::as_ptr(&one.download) == weak.as_ptr();
+            if all.get_mut(&key).is_some_and(is_it) {
+                all.remove(&key);
+            }
         });
-        Ok(download)
     }
 
     /// What the page shows.
     pub(crate) async fn list(&self) -> Value {
         let running: Vec<_> = {
-            let downloads = self
-                .downloads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let running = downloads.iter();
+            let all = self.running.all();
+            let running = all.iter();
             running
-                .map(|(key, download)| (key.clone(), Arc::clone(download)))
+                .map(|(key, one)| (key.clone(), Arc::clone(&one.download)))
                 .collect()
         };
         let mut listed = Vec::new();
@@ -148,5 +199,8 @@ fn map(chunks: &Bitfield) -> Vec<u32> {
 }
 
 fn report(key: &str, error: &DownloadError) {
+    if *error == DownloadError::Cancelled {
+        return;
+    }
     eprintln!("gateway: {key:?}: {error}");
 }

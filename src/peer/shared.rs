@@ -15,6 +15,8 @@ use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::running::RunningDownloads;
 use crate::peer::events::hub::EventHub;
 #[cfg(feature = "file-storage")]
+use crate::peer::folders::place_turns::PlaceTurns;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::running::RunningFolders;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::limits::{ContentLimits, Limiter};
@@ -56,6 +58,9 @@ pub(super) struct PeerShared {
     /// The downloads of folders that have not ended.
     #[cfg(feature = "file-storage")]
     pub(super) running_folders: Arc<RunningFolders>,
+    /// Which of them changes a place on the disk at the moment.
+    #[cfg(feature = "file-storage")]
+    pub(super) folder_places: PlaceTurns,
     /// Who may connect, and fetch what.
     pub(super) guard: Arc<Guard>,
     /// Opens links.

@@ -548,3 +548,44 @@ async fn folder_goes_to_another_directory_and_is_found_there_again() {
     assert_eq!(peer.paths(&scene.folder.id).await, [here]);
     assert!(fs::read_dir(scene.dirs.to.path()).unwrap().count() == 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn folder_that_is_here_is_in_no_other_directory() {
+    let scene = Scene::new().await;
+    let id = scene.folder.id;
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = |path: &std::path::Path| FolderOptions::new().directory(path);
+    let here = Err(FolderError::AlreadyHere { id });
+    let fetched = scene.leecher.download_folder_with(id, to(one.path()));
+    assert_eq!(fetched.await.as_ref(), Ok(&scene.folder));
+    for (path, outcome) in [
+        (one.path(), &Ok(scene.folder.clone())),
+        (other.path(), &here),
+        (scene.dirs.to.path(), &here),
+    ] {
+        let again = scene.leecher.download_folder_with(id, to(path)).await;
+        assert_eq!(&again, outcome, "{}", path.display());
+    }
+    // Without one, it is where it is.
+    let again = scene.leecher.download_folder(id).await;
+    assert_eq!(again.as_ref(), Ok(&scene.folder));
+    assert!(names(other.path()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_that_is_unshared_while_more_of_it_comes_is_served_no_more() {
+    let scene = Scene::new().await;
+    let (peer, id) = (&scene.leecher, scene.folder.id);
+    let first = names(&scene.dirs.folder()).remove(0);
+    let part = FolderOptions::new().path(path(&first));
+    peer.download_folder_with(id, part).await.unwrap();
+    let more = peer.download_folder_with(id, FolderOptions::new().limits(slow()));
+    let begun =
+        |event: &FolderEvent| matches!(event, FolderEvent::Progress(p) if p.files_done > FILES / 2);
+    until(&mut more.events(), begun).await;
+    assert!(peer.unshare(&id).await);
+    more.await.unwrap();
+    let here = scene.dirs.to.path().join("folder");
+    assert_eq!(tree(&here), tree(&scene.dirs.folder()));
+    assert_eq!((peer.stats().contents, peer.folders()), (0, Vec::new()));
+}

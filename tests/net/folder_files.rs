@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use bt_lite::tracker::{ClientConfig, TrackerClient, TrackerError};
-use bt_lite::{ContentId, DownloadKey, FolderError, FolderOptions, PeerEvent};
+use bt_lite::{ContentId, DownloadKey, FolderError, FolderEvent, FolderOptions, PeerEvent};
 use futures::StreamExt;
 
 use crate::on_all_networks;
@@ -56,6 +56,44 @@ on_all_networks! {
             tokio::task::yield_now().await;
         }
         asker.shutdown().await;
+    }
+
+    async fn download_of_a_folder_that_is_here_tells_its_files_and_knows_its_paths(world: World) {
+        let dirs = Dirs::new();
+        many(&dirs.folder(), 9);
+        let own = tempfile::tempdir().unwrap();
+        let owner = on_files(&world, "owner", own.path()).await;
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
+        let leecher = on_files(&world, "leecher", dirs.to.path()).await;
+        leecher.download_folder(shared.id).await.unwrap();
+        // Both peers have it, one where it was shared from.
+        for peer in [&leecher, &owner] {
+            for (options, files) in [
+                (FolderOptions::new(), 9),
+                (FolderOptions::new().path("dir-1").path("dir-1/file-8"), 2),
+            ] {
+                let download = peer.download_folder_with(shared.id, options);
+                let events: Vec<_> = soon(download.events().collect()).await;
+                let Some(FolderEvent::Found(found)) = events.first() else {
+                    panic!("{events:?}");
+                };
+                assert_eq!((found.id, found.files), (shared.id, files));
+                let done = |event: &FolderEvent| {
+                    matches!(event, FolderEvent::FileDone(file) if file.done && file.found)
+                };
+                assert_eq!(events.iter().filter(|event| done(event)).count(), files);
+                assert_eq!(events.last(), Some(&FolderEvent::Finished(shared.clone())));
+                let progress = download.progress();
+                assert_eq!((progress.files, progress.files_done), (files, files));
+                assert_eq!((progress.files_found, progress.length), (files, found.length));
+                assert_eq!(progress.verified_bytes, found.length);
+                let listed = download.files();
+                assert!(listed.len() == files && listed.iter().all(|file| file.done));
+            }
+            let wrong = FolderOptions::new().path("dir-1").path("nothing");
+            let wrong = soon(peer.download_folder_with(shared.id, wrong)).await;
+            assert_eq!(wrong, Err(FolderError::NoSuchPath { path: path("nothing") }));
+        }
     }
 
     async fn file_is_served_as_long_as_something_needs_it(world: World) {

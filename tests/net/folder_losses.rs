@@ -65,6 +65,30 @@ on_all_networks! {
         assert_eq!(download.progress().files_done, folder.files - 1);
     }
 
+    async fn folder_whose_files_are_back_is_shared_again_as_a_whole(world: World) {
+        let dirs = Dirs::new();
+        many(&dirs.folder(), 3);
+        write(&dirs.folder(), "a/file", content(70_000, 7));
+        let owner = world.node("owner").await.peer;
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
+        let mut losses = owner.lost_contents();
+        let (path, away) = (dirs.folder().join("a"), dirs.from.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        let leecher = on_files(&world, "leecher", dirs.to.path()).await;
+        let download = leecher.download_folder(folder.id);
+        soon(losses.next()).await.unwrap();
+        listed(&world, &folder, &owner, false).await;
+        drop(download);
+        fs::rename(&away, &path).unwrap();
+        assert_eq!(owner.share_folder(dirs.folder()).await.as_ref(), Ok(&folder));
+        assert_eq!((owner.folders(), owner.lost()), (vec![folder.clone()], Vec::new()));
+        listed(&world, &folder, &owner, true).await;
+        let more = Dirs::new();
+        let other = on_files(&world, "other", more.to.path()).await;
+        assert_eq!(soon(other.download_folder(folder.id)).await, Ok(folder));
+        assert_eq!(tree(&more.to.path().join("folder")), tree(&dirs.folder()));
+    }
+
     async fn file_that_another_folder_has_is_served_from_there(world: World) {
         let (dirs, more) = (Dirs::new(), Dirs::new());
         let bytes = content(70_000, 7);

@@ -249,3 +249,70 @@ async fn what_a_crash_has_left_half_replaced_is_replaced_by_the_next_download() 
     }
     assert_ne!(folder.length, 0);
 }
+
+/// Each of both may find the other one's files in its place after it has looked.
+#[tokio::test(start_paused = true)]
+async fn of_two_versions_that_come_at_once_the_last_one_has_the_place() {
+    for (seed, start) in [
+        (1, "mixed"),
+        (2, "empty"),
+        (3, "mixed"),
+        (4, "empty"),
+        (5, "parts"),
+        (6, "parts"),
+    ] {
+        let (world, dirs) = (World::memory(seed).await, Dirs::new());
+        let later = Dirs::new();
+        let owner = world.node("owner").await.peer;
+        for (dirs, version) in [(&dirs, "first"), (&later, "second")] {
+            for number in 0..30 {
+                let text = match number % 3 {
+                    0 => "both".to_owned(),
+                    _ => format!("{version}: {number}"),
+                };
+                write(&dirs.folder(), &number.to_string(), text);
+            }
+            write(&dirs.folder(), version, "of one");
+            symlink(version, dirs.folder().join("link")).unwrap();
+        }
+        let first = owner.share_folder(dirs.folder()).await.unwrap();
+        let second = owner.share_folder(later.folder()).await.unwrap();
+        let to = dirs.to.path();
+        let here = to.join("folder");
+        if start == "mixed" {
+            // Half of each is there already.
+            for number in 0..30 {
+                let from = [dirs.folder(), later.folder()][number % 2].join(number.to_string());
+                write(&here, &number.to_string(), fs::read(from).unwrap());
+            }
+        }
+        let peer = sharing_again(&world, "peer", to).await;
+        if start == "parts" {
+            // What both have: each is there in part.
+            for (folder, path) in [(&first, "0"), (&second, "3")] {
+                let part = FolderOptions::new().name("folder").path(path);
+                peer.download_folder_with(folder.id, part).await.unwrap();
+            }
+            assert_eq!(peer.folders().len(), 2);
+        }
+        let (one, other) = tokio::join!(
+            peer.download_folder_with(first.id, over()),
+            peer.download_folder_with(second.id, over()),
+        );
+        assert_eq!((&one, &other), (&Ok(first.clone()), &Ok(second.clone())));
+        let shared = peer.folders();
+        assert_eq!(shared.len(), 1, "{shared:?}");
+        let from = match shared[0].id == first.id {
+            true => dirs.folder(),
+            false => later.folder(),
+        };
+        let there = tree(&here);
+        for (path, seen) in tree(&from) {
+            assert_eq!(there.get(&path), Some(&seen), "{path} of {}", shared[0].id);
+        }
+        peer.shutdown().await;
+        let peer = sharing_again(&world, "again", to).await;
+        assert_eq!((peer.folders(), peer.lost()), (shared, Vec::new()));
+        peer.shutdown().await;
+    }
+}

@@ -23,7 +23,9 @@ pub const MAX_INDEX_LEN: u64 = 64 << 20;
 /// path. A clone is cheap.
 ///
 /// It can be one folder on every system: see [`FolderPath`] for the names. No two
-/// paths differ only in case, and nothing lies in what is no folder. A symbolic
+/// paths differ only in case, and nothing lies in what is no folder. (Two that differ only in
+/// how Unicode writes the same letters are not found out. They are one name on macOS, where
+/// such a folder cannot be made.) A symbolic
 /// link is relative and stays in the folder, and its target leads through folders
 /// only; the target itself may be another link, or missing.
 ///

@@ -31,6 +31,8 @@ pub(super) mod paused_form;
 #[cfg(feature = "file-storage")]
 mod place;
 #[cfg(feature = "file-storage")]
+pub(super) mod place_turns;
+#[cfg(feature = "file-storage")]
 mod release;
 #[cfg(feature = "file-storage")]
 pub(super) mod restored;

@@ -12,7 +12,7 @@ use super::error::FolderError;
 use super::here::intact;
 use super::move_blob::MoveBlob;
 use super::pause_record::open_when_free;
-use super::release::{release_files, take};
+use super::release::{release_files, stop_serving, take};
 use super::status::Folder;
 use crate::content::{
     Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem, Manifest, NameError,
@@ -223,7 +223,9 @@ async fn announce(
     {
         return Ok(Announced::Already(folder));
     }
-    if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
+    let begin = || shared.folders.begin(id, shared.contents.is_alone(&id));
+    let begun = begin() || (release_own_part(shared, &id) && begin());
+    if !begun {
         return Err(FolderError::AlreadyHere { id });
     }
     // If this future is dropped, or the trackers refuse: not shared.
@@ -268,6 +270,21 @@ async fn announce(
         placed,
         manifests,
     })))
+}
+
+/// Releases a folder that the user has shared, and that is a part since some of its files were
+/// gone: all of them are here again. Returns `false` if it is something else.
+fn release_own_part(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
+    let is_part = matches!(shared.folders.get(id), Some((_, false)));
+    let placed = shared.folders.placed(id);
+    let is_own = placed.is_some_and(|placed| placed.was_there() && !placed.is_stored());
+    if !is_part || !is_own || shared.running_folders.claimed(id).is_some() {
+        return false;
+    }
+    if release_files(shared, id) {
+        take(shared, id);
+    }
+    true
 }
 
 impl Sharing {
@@ -335,7 +352,7 @@ fn folder_name(path: &Path) -> Result<ContentName, FolderError> {
     valid.map_err(|source| ShareError::Name { name, source }.into())
 }
 
-/// Serves a file of a folder that is here.
+/// Serves a file of a folder that is here, as long as that is shared.
 pub(super) fn serve_file(
     shared: &PeerShared,
     folder: ContentId,
@@ -349,8 +366,12 @@ pub(super) fn serve_file(
     let content = Content::new(id, id.into(), length);
     let asleep = Asleep::of_folder(content, Role::File, blob.clone(), manifest);
     shared.contents.add_stored(asleep);
-    shared.folders.add_file(folder, id, blob);
-    shared.losses.found(&id);
+    if shared.folders.add_file(folder, id, blob) {
+        shared.losses.found(&id);
+    } else if !shared.folders.has_file(&id) {
+        // Somebody has ended that while more of the folder came.
+        stop_serving(shared, &id);
+    }
 }
 
 /// Removes a folder that could not be shared after all.

@@ -231,12 +231,12 @@ impl FolderTable {
     }
 
     /// Adds a file to a folder. `blob` is what is served if no other folder needed it
-    /// before.
-    pub(super) fn add_file(&self, folder: ContentId, id: ContentId, blob: Arc<MoveBlob>) {
+    /// before. Returns `false` if the folder is not here any more.
+    pub(super) fn add_file(&self, folder: ContentId, id: ContentId, blob: Arc<MoveBlob>) -> bool {
         let mut inner = self.inner();
         let inner = &mut *inner;
         let Some(entry) = inner.folders.get_mut(&folder) else {
-            return;
+            return false;
         };
         let here = blob.now();
         let file = inner.files.entry(id).or_insert_with(|| FileUses {
@@ -247,6 +247,7 @@ impl FolderTable {
             file.uses.push((folder, here));
             entry.files.push(id);
         }
+        true
     }
 
     /// The files of a folder have come to their place.

@@ -121,7 +121,8 @@ pub struct FolderOptions {
     /// next such download replaces them. Anything but a directory stays, also in the
     /// directory where a file has to be, and the download fails. If another folder that this
     /// peer shares lies there, it is no longer shared. One that joins another download
-    /// changes nothing of this.
+    /// changes nothing of this. If several folders come to one place, the one that ends last
+    /// has it.
     pub if_taken: IfTaken,
     /// The files of another content that its files lie in.
     pub(in crate::peer) common: Option<CommonFolder>,

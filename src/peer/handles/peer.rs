@@ -291,7 +291,9 @@ impl Peer {
     ///
     /// # Errors
     /// [`FolderError`]. [`FolderError::AlreadyHere`] if the folder, or a part of it, is being
-    /// shared or downloaded at this moment, or a part of it is here.
+    /// shared or downloaded at this moment, or a part of it was downloaded. One that was
+    /// shared, and of which files were [gone](Self::lost) that are back, is shared as a whole
+    /// again.
     /// [`FolderError::Name`], [`FolderError::Index`] and
     /// [`StorageError::NotAFile`](crate::StorageError::NotAFile) tell of something in the
     /// folder that not every system could have;
@@ -815,6 +817,8 @@ impl PeerBuilder {
                 folders,
                 #[cfg(feature = "file-storage")]
                 running_folders: Arc::default(),
+                #[cfg(feature = "file-storage")]
+                folder_places: Default::default(),
                 guard,
                 dialler: Arc::new(dialler),
                 tasks,

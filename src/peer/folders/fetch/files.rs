@@ -173,26 +173,55 @@ fn places(whole: &FolderIndex, part: &FolderIndex) -> HashMap<ContentId, Vec<usi
     places
 }
 
-/// Fails at once if what is not here yet does not fit. A file that is here may take no
-/// space for a second time, and one that occurs twice does.
+/// Fails at once if what is not here yet does not fit.
 pub(super) async fn check_room(obtain: &Obtain, part: &FolderIndex) -> Result<(), FolderError> {
-    let mut seen = HashSet::new();
-    let needed = part.entries().iter().map(|entry| match entry.item {
-        FolderItem::File { id, length, .. } => {
-            let is_here = obtain.home.had(&id) || obtain.shared.folders.has_file(&id);
-            match seen.insert(id) && is_here {
-                true => 0,
-                false => length,
-            }
-        }
-        _ => 0,
-    });
-    let needed = needed.sum();
+    let occupied = obtain.home.occupied().await?;
+    let is_here = |id: &ContentId| obtain.home.had(id) || obtain.shared.folders.has_file(id);
+    let needed = room_for(part, &occupied, is_here);
     match obtain.home.available().await {
         Some(available) if available < needed => {
             let what = format!("the folder {}", obtain.source.index());
             Err(StorageError::full(what, needed, Some(available)).into())
         }
         _ => Ok(()),
+    }
+}
+
+/// How many bytes the files need beyond those that they occupy already. A file that is here
+/// may take no space for a second time, and one that occurs twice does.
+fn room_for(
+    part: &FolderIndex,
+    occupied: &HashMap<ContentId, u64>,
+    is_here: impl Fn(&ContentId) -> bool,
+) -> u64 {
+    let mut seen = HashSet::new();
+    let needed = part.entries().iter().map(|entry| match entry.item {
+        FolderItem::File { id, length, .. } => match seen.insert(id) {
+            true if is_here(&id) => 0,
+            true => length.saturating_sub(occupied.get(&id).copied().unwrap_or(0)),
+            false => length,
+        },
+        _ => 0,
+    });
+    needed.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_occupies_already_is_not_needed_again() {
+        let id = |name: &str| ContentId::of(name.as_bytes());
+        let files = [("a", "half"), ("b", "here"), ("c", "new"), ("d", "half")];
+        let entry =
+            |(path, name): (&str, &str)| FolderEntry::file(path.parse().unwrap(), id(name), 1000);
+        let part = FolderIndex::new(files.map(entry).into()).unwrap();
+        let occupied = HashMap::from([(id("half"), 600), (id("more"), 50)]);
+        let needed = room_for(&part, &occupied, |file| *file == id("here"));
+        // The rest of the first, nothing, the third, and a copy of the first.
+        assert_eq!(needed, 400 + 1000 + 1000);
+        let occupied = HashMap::from([(id("half"), 4096)]);
+        assert_eq!(room_for(&part, &occupied, |_| false), 3000);
     }
 }

@@ -12,6 +12,8 @@ use super::super::common_files::CommonFiles;
 use super::super::error::FolderError;
 use super::super::obtain::Obtain;
 use super::super::place::{Base, existing, missing};
+use super::super::place_turns::Turn;
+use super::super::release::stop_serving;
 use super::super::share::{is_long, serve_file, unshare_any};
 use super::super::status::Folder;
 use super::super::target::FolderTarget;
@@ -23,7 +25,7 @@ use crate::content::{ContentId, ContentName, FolderIndex};
 use crate::peer::contents::common_place::CommonFolder;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::protocol::Found;
-use crate::storage::{Blob, FolderHome, Staged};
+use crate::storage::{Blob, FilePool, FolderHome, PlacedFiles, Staged};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,7 +36,6 @@ struct Fetched {
     part: FolderIndex,
     /// What of that is not in its place.
     missing: FolderIndex,
-    blobs: HashMap<ContentId, Arc<dyn Blob>>,
 }
 
 impl FolderTask {
@@ -67,99 +68,179 @@ impl FolderTask {
         self.leave_out_missing(&whole);
         // Before anything is looked for.
         self.selected(&whole)?;
-        let mut base = match &job.here {
-            Some((folder, placed)) => Some(Base {
-                name: folder.name.clone(),
-                overwrites: self.overwrites,
-                inherited: Staged::default(),
-                placed: placed.present(&whole).await?,
-            }),
-            None if obtain.common.is_some() => None,
-            None => {
-                let (shared, target) = (&self.shared, &job.homes.target);
-                let (names, overwrites) = (&job.names.stored, self.overwrites);
-                existing(shared, target, &obtain.home, names, &whole, overwrites).await?
+        let here = job.here.as_ref().map(|(folder, _)| &folder.name);
+        let name = here.unwrap_or(&job.names.stored[0]);
+        let place = job.homes.target.root(name).path();
+        let place = self.shared.folder_places.place(place);
+        let mut done = Done::new(self.status.borrow().files.clone());
+        // Somebody else has changed the place before each turn of this loop but the first.
+        let mut is_again = false;
+        loop {
+            let seen = place.seen();
+            let mut base = self.base(job, &whole).await?;
+            if std::mem::replace(&mut is_again, true) {
+                self.forget_replaced(&whole, base.as_ref(), &done);
             }
+            let fetched = self
+                .all_files(job, &whole, name, &mut base, &mut done)
+                .await?;
+            obtain.copy_home(&fetched.missing, &mut done.blobs).await?;
+            // Where nothing is to be replaced, it shows when the folder gets its name.
+            let matters = base.is_some() || self.overwrites;
+            let Some(turn) = place.turn(matters.then_some(seen)).await else {
+                continue;
+            };
+            let put = self.put(job, &whole, (base, &fetched), &done.blobs, &turn);
+            let Some((name, placed)) = put.await? else {
+                continue;
+            };
+            let folder = Folder {
+                id: obtain.source.index(),
+                name,
+                files: placed.len(),
+                length: placed.length(),
+            };
+            let mut others = Vec::new();
+            if self.overwrites {
+                others = self.shared.folders.placed_at(&placed.root().path());
+                others.retain(|(other, _)| *other != folder.id);
+            }
+            job.settle(&folder, (&whole, &fetched.part), bytes, placed)
+                .await?;
+            drop(turn);
+            self.unshare_replaced(others).await;
+            return Ok(folder);
+        }
+    }
+
+    /// Folders that lay where this one lies now, unless they have come again since, or are
+    /// about to: then their download looks at the place again.
+    async fn unshare_replaced(&self, others: Vec<(ContentId, Arc<PlacedFiles>)>) {
+        for (other, there) in others {
+            let is_coming = self.shared.running_folders.claimed(&other).is_some();
+            let now = self.shared.folders.placed(&other);
+            if !is_coming && now.is_some_and(|now| Arc::ptr_eq(&now, &there)) {
+                unshare_any(&self.shared, &other).await;
+            }
+        }
+    }
+
+    /// Serves no file any more that was found in the place, and that somebody has replaced
+    /// there.
+    fn forget_replaced(&self, whole: &FolderIndex, base: Option<&Base>, done: &Done) {
+        let pool = FilePool::shared();
+        let placed = base.map(|base| &base.placed).into_iter();
+        let placed = placed.flat_map(|placed| placed.blobs(whole, &pool));
+        let kept = placed.map(|(file, _)| file);
+        let kept = kept.chain(done.blobs.keys().copied()).collect();
+        for file in self.shared.folders.keep_only(&whole.id(), &kept) {
+            stop_serving(&self.shared, &file);
+        }
+    }
+
+    /// What is in the place of the folder.
+    async fn base(&self, job: &Job, whole: &FolderIndex) -> Result<Option<Base>, FolderError> {
+        let Some((folder, placed)) = &job.here else {
+            if job.obtain.common.is_some() {
+                return Ok(None);
+            }
+            let (shared, target) = (&self.shared, &job.homes.target);
+            let (names, overwrites) = (&job.names.stored, self.overwrites);
+            return existing(shared, target, &job.obtain.home, names, whole, overwrites).await;
+        };
+        Ok(Some(Base {
+            name: folder.name.clone(),
+            overwrites: self.overwrites,
+            inherited: Staged::default(),
+            placed: placed.present(whole).await?,
+        }))
+    }
+
+    /// Gets all files. If another content has them in common, those come from there as well,
+    /// and the place is that of the other one when that is done.
+    async fn all_files(
+        &self,
+        job: &Job,
+        whole: &FolderIndex,
+        name: &ContentName,
+        base: &mut Option<Base>,
+        done: &mut Done,
+    ) -> Result<Fetched, FolderError> {
+        let obtain = &job.obtain;
+        let show = || {
+            self.status
+                .send_modify(|status| status.index = Some(whole.clone()));
+        };
+        let Some(common) = &obtain.common else {
+            show();
+            return self.files(obtain, whole, name, base, done).await;
         };
         let place = || {
             let name = job.names.stored[0].clone();
             (job.homes.target.root(&name), name)
         };
-        if let Some(common) = &obtain.common {
-            common.know(&whole, &place().0)?;
-            if !common.tree.is_under_way() {
-                let part = self.selected(&whole)?;
-                base = Some(obtain.beside(place(), (&whole, &part)).await?.0);
-            }
+        common.know(whole, &place().0)?;
+        if !common.tree.is_under_way() {
+            let part = self.selected(whole)?;
+            *base = Some(obtain.beside(place(), (whole, &part)).await?.0);
         }
-        self.status
-            .send_modify(|status| status.index = Some(whole.clone()));
-        let name = &job.names.stored[0];
+        show();
         let mut fetched = None;
-        if let (None, Some(common)) = (&base, &obtain.common) {
+        if base.is_none() {
             tokio::select! {
                 biased;
-                all = self.files(obtain, &whole, name, &mut base) => fetched = Some(all?),
+                all = self.files(obtain, whole, name, base, done) => fetched = Some(all?),
                 // What only the other content had is not fetched any more.
                 true = common.tree.is_done() => {}
             }
             if common.tree.is_done().await {
-                let part = self.selected(&whole)?;
-                let (beside, rest) = obtain.beside(place(), (&whole, &part)).await?;
-                base = Some(beside);
+                let part = self.selected(whole)?;
+                let (beside, rest) = obtain.beside(place(), (whole, &part)).await?;
+                *base = Some(beside);
                 if let Some(fetched) = &mut fetched {
                     fetched.missing = rest;
                 }
             }
         }
-        let fetched = match fetched {
-            Some(fetched) => fetched,
-            None => self.files(obtain, &whole, name, &mut base).await?,
-        };
-        let Fetched {
-            part,
-            missing,
-            mut blobs,
-        } = fetched;
-        obtain.copy_home(&missing, &mut blobs).await?;
-        let (name, placed) = match base {
-            None => {
-                let (name, placed) = publish(obtain, &job.names.stored, &part, &blobs).await?;
-                (name, placed.within(&part, &whole))
-            }
-            Some(Base { name, placed, .. }) if missing.entries().is_empty() => (name, placed),
-            Some(base) => {
-                let (home, root) = (&obtain.home, base.placed.root());
-                let added = match base.overwrites {
-                    true => home.replace(root, &missing, &blobs).await?,
-                    false => home.extend(root, &missing, &blobs).await?,
-                };
-                let placed = base.placed.and(added.within(&missing, &whole));
-                (base.name, placed)
-            }
-        };
-        let root = placed.root().path();
-        let folder = Folder {
-            id: obtain.source.index(),
-            name,
-            files: placed.len(),
-            length: placed.length(),
-        };
-        job.settle(&folder, (&whole, &part), bytes, placed).await?;
-        if self.overwrites {
-            for (other, _) in self.shared.folders.placed_at(&root) {
-                if other != folder.id {
-                    // This one lies in its place.
-                    unshare_any(&self.shared, &other).await;
-                }
-            }
+        match fetched {
+            Some(fetched) => Ok(fetched),
+            None => self.files(obtain, whole, name, base, done).await,
         }
-        Ok(folder)
+    }
+
+    /// Puts what was fetched into its place. Nothing if a directory has come there that is to
+    /// be replaced.
+    async fn put(
+        &self,
+        job: &Job,
+        whole: &FolderIndex,
+        (base, fetched): (Option<Base>, &Fetched),
+        blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+        turn: &Turn,
+    ) -> Result<Option<(ContentName, PlacedFiles)>, FolderError> {
+        let Fetched { part, missing } = fetched;
+        Ok(match base {
+            None => {
+                let published = publish(job, part, blobs, self.overwrites, turn).await?;
+                published.map(|(name, placed)| (name, placed.within(part, whole)))
+            }
+            Some(Base { name, placed, .. }) if missing.entries().is_empty() => Some((name, placed)),
+            Some(base) => {
+                let (home, root) = (&job.obtain.home, base.placed.root());
+                let held = Arc::clone(turn);
+                let added = match base.overwrites {
+                    true => home.replace(root, missing, blobs, held).await?,
+                    false => home.extend(root, missing, blobs, held).await?,
+                };
+                let placed = base.placed.and(added.within(missing, whole));
+                Some((base.name, placed))
+            }
+        })
     }
 
     /// What was recorded of a download before the peer was started is what all of its handles
     /// wanted. What one of them wanted in vain is no reason that the others get nothing.
-    fn leave_out_missing(&self, whole: &FolderIndex) {
+    pub(super) fn leave_out_missing(&self, whole: &FolderIndex) {
         if !self.is_restored {
             return;
         }
@@ -174,7 +255,7 @@ impl FolderTask {
     }
 
     /// What is wanted now.
-    fn selected(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderError> {
+    pub(super) fn selected(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderError> {
         let part = self.control().selections().borrow().of(whole);
         part.map_err(|path| FolderError::NoSuchPath { path })
     }
@@ -186,21 +267,21 @@ impl FolderTask {
         whole: &FolderIndex,
         name: &ContentName,
         base: &mut Option<Base>,
+        done: &mut Done,
     ) -> Result<Fetched, FolderError> {
         let id = obtain.source.index();
         // So many may be active, and as many wait in line: each that ends makes room for
         // another one of this folder, if its priority is higher than that of others.
         let at_a_time = 2 * self.shared.config.max_downloads.max(1);
         let mut selections = self.control().selections();
-        let mut done = Done::new(self.status.borrow().files.clone());
-        let mut known = HashSet::new();
+        let mut known: HashSet<ContentId> = done.blobs.keys().copied().collect();
         let mut queue: VecDeque<Wanted> = VecDeque::new();
         let mut running = FuturesUnordered::new();
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let selection = selections.borrow_and_update().clone();
-            let (part, missing) = self.wanted(obtain, whole, name, base, &mut done).await?;
+            let (part, missing) = self.wanted(obtain, whole, name, base, done).await?;
             let wanted = wanted(&self.shared, &missing);
             self.shared
                 .folders
@@ -226,14 +307,10 @@ impl FolderTask {
                     Ok(()) = selections.changed() => break true,
                     _ = ticks.tick() => {}
                 }
-                self.show(&done);
+                self.show(done);
             };
             if !more && self.control().seal(&selection) {
-                return Ok(Fetched {
-                    part,
-                    missing,
-                    blobs: done.blobs,
-                });
+                return Ok(Fetched { part, missing });
             }
         }
     }

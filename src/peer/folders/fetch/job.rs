@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::super::error::FolderError;
 use super::super::obtain::Obtain;
+use super::super::place_turns::Turn;
 use super::super::release::{release_files, stop_serving};
 use super::super::share::in_memory;
 use super::super::status::Folder;
@@ -20,7 +21,7 @@ use crate::peer::contents::serve::unshare;
 use crate::peer::contents::table::Taken;
 use crate::peer::contents::withdrawal::tell_gone;
 use crate::protocol::{OwnEntry, OwnState};
-use crate::storage::{Blob, FolderHome, PlacedFiles, StorageError};
+use crate::storage::{Blob, FolderHome, PlacedFiles, StorageError, is_folder};
 
 /// A folder that is fetched.
 pub(super) struct Job {
@@ -187,22 +188,30 @@ fn is_whole(whole: &FolderIndex, part: &FolderIndex, placed: &PlacedFiles) -> bo
     })
 }
 
-/// Gives the folder the first of these names that is free.
+/// Gives the folder the first of its names that is free. Nothing if a directory has one of them
+/// by now, and is to be replaced.
 pub(super) async fn publish(
-    obtain: &Obtain,
-    names: &[ContentName],
+    job: &Job,
     part: &FolderIndex,
     blobs: &HashMap<ContentId, Arc<dyn Blob>>,
-) -> Result<(ContentName, PlacedFiles), FolderError> {
-    let id = obtain.source.index();
+    overwrites: bool,
+    turn: &Turn,
+) -> Result<Option<(ContentName, PlacedFiles)>, FolderError> {
+    let id = job.obtain.source.index();
     let mut taken = FolderError::AlreadyHere { id };
-    for name in names {
-        match obtain.home.publish(name, part, blobs).await {
-            Ok(placed) => return Ok((name.clone(), placed)),
+    for name in &job.names.stored {
+        let held = Arc::clone(turn);
+        match job.obtain.home.publish(name, part, blobs, held).await {
+            Ok(placed) => return Ok(Some((name.clone(), placed))),
             Err(StorageError::Exists {
                 name,
                 path: Some(path),
-            }) => taken = FolderError::TargetExists { name, path, id },
+            }) => {
+                if overwrites && is_folder(&job.homes.target.root(&name)).await? {
+                    return Ok(None);
+                }
+                taken = FolderError::TargetExists { name, path, id };
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::super::error::FolderError;
-use super::super::here::intact;
+use super::super::here::{intact, read_index};
 use super::super::status::Folder;
+use super::files::Done;
 use super::homes::Homes;
 use super::naming::has_name;
 use super::{Claimed, FolderRequest, FolderTask, Located};
@@ -89,11 +90,20 @@ impl FolderTask {
                 Ok(()) => {
                     // Nobody else sets them.
                     let _ = self.registered.found.set(id);
-                    let homes = homes.clone();
-                    let _ = self.claimed.set(Claimed { id, homes });
+                    let _ = self.claimed.set(Claimed {
+                        id,
+                        homes: homes.clone(),
+                    });
                     let here = intact(&self.shared, &id).await;
                     let here = here.map_err(FolderError::from).transpose()?;
-                    return Some(here.and_then(|folder| has_name(folder, request.name.as_ref())));
+                    let named = here.and_then(|folder| has_name(folder, request.name.as_ref()));
+                    return Some(match named {
+                        Ok(folder) if !self.is_in(&folder, homes, request) => {
+                            Err(FolderError::AlreadyHere { id })
+                        }
+                        Ok(folder) => self.show_here(folder).await,
+                        Err(error) => Err(error),
+                    });
                 }
                 Err(other) => {
                     let joined = match other.holders.join() {
@@ -117,6 +127,31 @@ impl FolderTask {
                 }
             }
         }
+    }
+
+    /// Whether a folder that is here is in the directory that is wanted.
+    fn is_in(&self, folder: &Folder, homes: &Homes, request: &FolderRequest) -> bool {
+        let wanted = homes.target.root(&folder.name).path();
+        let placed = self.shared.folders.placed(&folder.id);
+        request.directory.is_none()
+            || placed.is_some_and(|placed| {
+                // One outside of the storage is found by its absolute path.
+                let [wanted, placed] = [wanted, placed.root().path()].map(std::path::absolute);
+                wanted.is_ok() && wanted.ok() == placed.ok()
+            })
+    }
+
+    /// Shows what is wanted of a folder of which all is here.
+    async fn show_here(&self, folder: Folder) -> Result<Folder, FolderError> {
+        let whole = read_index(&self.shared, &folder.id).await?;
+        self.leave_out_missing(&whole);
+        let part = self.selected(&whole)?;
+        let mut done = Done::new(self.status.borrow().files.clone());
+        done.want(&whole, (&part, &part.only(|_| false)));
+        self.status.send_modify(|status| status.index = Some(whole));
+        self.show_folder(folder.id, &part, &folder.name);
+        self.show(&done);
+        Ok(folder)
     }
 
     /// The part of the folder that is here, if there is one.

@@ -11,7 +11,7 @@ use super::super::blocking::run;
 use super::super::dir::{DataFile, Dir, open_path};
 use super::super::disk::{Disk, DiskFile, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
-use super::super::names::{folder_name, parse_reserved};
+use super::super::names::{ReservedFile, folder_name, parse_reserved};
 use super::super::read_blob::{Located, Location, ReadBlob};
 use super::super::stamp::Stamp;
 use super::super::storage::FileStorage;
@@ -131,6 +131,33 @@ impl FolderHome {
         run(move || remove(&dir, &id.to_string())).await
     }
 
+    /// How many bytes its files occupy by now, whole or not.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn occupied(&self) -> Result<HashMap<ContentId, u64>, StorageError> {
+        let dir = Arc::clone(&self.dir);
+        run(move || {
+            let names = dir.disk.names();
+            let names = names.map_err(|e| failed("listing", dir.path(), e))?;
+            let mut occupied = HashMap::new();
+            for name in names {
+                let id = match parse_reserved(&name) {
+                    Some((id, ReservedFile::Data)) => id,
+                    _ => match name.parse() {
+                        Ok(id) => id,
+                        Err(_) => continue,
+                    },
+                };
+                let looked = dir.disk.look(name.as_ref());
+                let looked = looked.map_err(|e| failed("examining", &dir.path_of(&name), e))?;
+                let bytes = looked.map_or(0, |looked| looked.stat.allocated);
+                *occupied.entry(id).or_insert(0) += bytes;
+            }
+            Ok(occupied)
+        })
+        .await
+    }
+
     /// How many bytes are available for more, if that is known.
     pub(crate) async fn available(&self) -> Option<u64> {
         let dir = Arc::clone(&self.dir);
@@ -200,7 +227,8 @@ impl FolderHome {
     }
 
     /// Builds the folder out of the files in the home, and publishes it under a
-    /// name: all of it, or nothing. Replaces nothing. `blobs` are the files.
+    /// name: all of it, or nothing. Replaces nothing. `blobs` are the files. What is `held` is
+    /// dropped when this has ended, also if the future was dropped before.
     ///
     /// Cancel safe: if the future is dropped, it is published or not.
     ///
@@ -212,11 +240,13 @@ impl FolderHome {
         name: &ContentName,
         index: &FolderIndex,
         blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+        held: impl Send + 'static,
     ) -> Result<PlacedFiles, StorageError> {
         let stamps = stamps(blobs);
         let (home, root) = (Arc::clone(&self.dir), Arc::clone(&self.folders.dir));
         let (name, index) = (name.clone(), index.clone());
         run(move || {
+            let _held = held;
             let stamps = TreeBuilder::build(&home, &index, |id| stamps.get(id).copied())?;
             publish(&home, &root, &name)?;
             let root = TreeRoot::stored(root, name);
@@ -226,7 +256,8 @@ impl FolderHome {
     }
 
     /// Adds files in the home to a folder that is in its place, each whole and durable.
-    /// `index` are those entries of the folder that are missing there. Replaces nothing.
+    /// `index` are those entries of the folder that are missing there. Replaces nothing. What
+    /// is `held` is dropped as in [`publish`](Self::publish).
     ///
     /// Cancel safe: if the future is dropped, or the process ends, some of them may be
     /// there.
@@ -239,14 +270,16 @@ impl FolderHome {
         root: &TreeRoot,
         index: &FolderIndex,
         blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+        held: impl Send + 'static,
     ) -> Result<PlacedFiles, StorageError> {
         let stamps = stamps(blobs);
         let (home, root, index) = (Arc::clone(&self.dir), root.clone(), index.clone());
         run(move || {
+            let _held = held;
             let opened = root.open();
             let tree = opened.map_err(|e| refused("opening", &root.path(), e))?;
             let stamp = |id: &ContentId| stamps.get(id).copied();
-            let stamps = TreeBuilder::extend(&home, tree, &index, stamp)?;
+            let stamps = TreeBuilder::extend(&home, (tree, root.path()), &index, stamp)?;
             Ok(PlacedFiles::put(root, &index, stamps))
         })
         .await
@@ -255,7 +288,7 @@ impl FolderHome {
     /// Puts files in the home into a tree that is in its place, instead of files and links
     /// that have their paths. `index` are those entries of the folder that are missing there.
     /// Each path has the one or the other at any moment, and the first is replaced when all
-    /// that is to come is durable.
+    /// that is to come is durable. What is `held` is dropped as in [`publish`](Self::publish).
     ///
     /// Cancel safe: if the future is dropped, or the process ends, some of them may be
     /// replaced.
@@ -269,10 +302,12 @@ impl FolderHome {
         root: &TreeRoot,
         index: &FolderIndex,
         blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+        held: impl Send + 'static,
     ) -> Result<PlacedFiles, StorageError> {
         let stamps = stamps(blobs);
         let (home, root, index) = (Arc::clone(&self.dir), root.clone(), index.clone());
         run(move || {
+            let _held = held;
             let stamps = TreeBuilder::build(&home, &index, |id| stamps.get(id).copied())?;
             replace_tree(&home, &root, &index)?;
             Ok(PlacedFiles::put(root, &index, stamps))

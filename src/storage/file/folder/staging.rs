@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -105,6 +106,8 @@ pub(super) fn remove_tree(home: &StorageDir<Dir>) -> Result<(), StorageError> {
 pub(super) struct TreeBuilder<'a> {
     home: &'a StorageDir<Dir>,
     tree: Dir,
+    /// The path of the tree, for messages.
+    path: PathBuf,
     /// The folders on the way to the present entry, with their paths.
     open: Vec<(String, Dir)>,
     folders: BTreeSet<String>,
@@ -133,10 +136,10 @@ impl<'a> TreeBuilder<'a> {
         let made = home.disk.make_dir(TREE).map_err(Refused::from);
         let tree = made.and_then(|()| home.disk.enter(TREE.as_ref()));
         let tree = tree.map_err(|e| refused("creating", &home.path_of(TREE), e))?;
-        Self::new(home, tree, false).add_all(index, stamp)
+        Self::new(home, (tree, home.path_of(TREE)), false).add_all(index, stamp)
     }
 
-    /// Adds these entries to a tree that is in its place. Each appears there when it is
+    /// Adds these entries to a tree that is in its place, with its path. Each appears there when it is
     /// whole and durable. Folders that are there stay, and so do the same links.
     ///
     /// # Errors
@@ -144,17 +147,18 @@ impl<'a> TreeBuilder<'a> {
     /// entry.
     pub(super) fn extend(
         home: &'a StorageDir<Dir>,
-        tree: Dir,
+        tree: (Dir, PathBuf),
         index: &FolderIndex,
         stamp: impl Fn(&ContentId) -> Option<Stamp>,
     ) -> Result<Vec<Stamp>, StorageError> {
         Self::new(home, tree, true).add_all(index, stamp)
     }
 
-    fn new(home: &'a StorageDir<Dir>, tree: Dir, in_place: bool) -> Self {
+    fn new(home: &'a StorageDir<Dir>, (tree, path): (Dir, PathBuf), in_place: bool) -> Self {
         Self {
             home,
             tree,
+            path,
             open: Vec::new(),
             folders: BTreeSet::new(),
             linked: HashSet::new(),
@@ -181,7 +185,7 @@ impl<'a> TreeBuilder<'a> {
         entry: &FolderEntry,
         stamp: impl Fn(&ContentId) -> Option<Stamp>,
     ) -> Result<Option<Stamp>, StorageError> {
-        let shown = self.home.path_of(TREE).join(entry.path.as_str());
+        let shown = self.path.join(entry.path.as_str());
         match &entry.item {
             FolderItem::File { id, executable, .. } => {
                 let name = id.to_string();
@@ -227,7 +231,7 @@ impl<'a> TreeBuilder<'a> {
         executable: bool,
     ) -> Result<Stamp, StorageError> {
         let home = self.home;
-        let shown = home.path_of(TREE).join(path.as_str());
+        let shown = self.path.join(path.as_str());
         let is_first = self.linked.insert(id);
         let in_place = self.in_place;
         let dir = self.folder(path.parent().as_ref())?;
@@ -279,7 +283,7 @@ impl<'a> TreeBuilder<'a> {
                 made => made.map_err(Refused::from),
             };
             let made = made.and_then(|()| dir.enter(name.as_ref()));
-            let shown = || self.home.path_of(TREE).join(&path[..end]);
+            let shown = || self.path.join(&path[..end]);
             let made = made.map_err(|e| refused("creating", &shown(), e))?;
             self.folders.insert(path[..end].to_owned());
             self.open.push((path[..end].to_owned(), made));
@@ -295,7 +299,7 @@ impl<'a> TreeBuilder<'a> {
         for path in &self.unsynced {
             let synced =
                 || -> Result<(), Refused> { Ok(self.tree.open_within(path.as_str())?.sync_all()?) };
-            let shown = || self.home.path_of(TREE).join(path.as_str());
+            let shown = || self.path.join(path.as_str());
             synced().map_err(|e| refused("syncing", &shown(), e))?;
         }
         for folder in self.folders.iter().rev() {
@@ -306,11 +310,11 @@ impl<'a> TreeBuilder<'a> {
                 }
                 Ok(dir.sync()?)
             };
-            let shown = || self.home.path_of(TREE).join(folder);
+            let shown = || self.path.join(folder);
             synced().map_err(|e| refused("syncing", &shown(), e))?;
         }
         let synced = self.tree.sync();
-        synced.map_err(|e| failed("syncing", &self.home.path_of(TREE), e))
+        synced.map_err(|e| failed("syncing", &self.path, e))
     }
 }
 
@@ -417,4 +421,25 @@ pub(super) fn publish(
         tracing::debug!(%name, %error, "failed to take the name back");
     }
     Err(failed("syncing", root.path(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_in_the_place_of_a_folder_is_told_with_its_path_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, place) = (dir.path().join("home"), dir.path().join("place"));
+        for path in [&home, &place] {
+            std::fs::create_dir(path).unwrap();
+        }
+        std::fs::write(place.join("a"), "in the way").unwrap();
+        let home = StorageDir::new(Dir::open(&home).unwrap(), home);
+        let tree = (Dir::open(&place).unwrap(), place.clone());
+        let index = FolderIndex::new(vec![FolderEntry::empty_folder("a/b".parse().unwrap())]);
+        let error = TreeBuilder::extend(&home, tree, &index.unwrap(), |_| None).unwrap_err();
+        let there = place.join("a").display().to_string();
+        assert!(error.to_string().contains(&there), "{error}");
+    }
 }
