@@ -98,7 +98,10 @@ impl FolderTask {
                     let here = here.map_err(FolderError::from).transpose()?;
                     let named = here.and_then(|folder| has_name(folder, request.name.as_ref()));
                     return Some(match named {
-                        Ok(folder) if !self.is_in(&folder, homes, request) => {
+                        // Wherever it is, another content may have its files.
+                        Ok(folder)
+                            if request.common.is_none() && !self.is_in(&folder, homes, request) =>
+                        {
                             Err(FolderError::AlreadyHere { id })
                         }
                         Ok(folder) => self.show_here(folder).await,
