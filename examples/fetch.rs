@@ -110,7 +110,7 @@ async fn fetch_content(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
 async fn fetch_folder(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
     let mut options = FolderOptions::new();
     for path in &args.only {
-        options = options.path(path.trim_end_matches('/'));
+        options = options.path(path.as_str());
     }
     let mut download = peer.download_folder_with(args.key(), options);
     let followed = common::follow_folder(&download, |progress| {

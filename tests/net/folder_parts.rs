@@ -21,6 +21,24 @@ async fn shares(world: &World, dirs: &Dirs) -> (Peer, Folder) {
     (owner, folder)
 }
 
+/// As a shell completes it.
+#[tokio::test(start_paused = true)]
+async fn folder_within_a_folder_may_be_written_with_a_slash_behind_it() {
+    let (world, dirs) = (World::memory(1).await, Dirs::new());
+    sample(&dirs.folder());
+    let (_owner, folder) = shares(&world, &dirs).await;
+    let peer = on_files(&world, "leecher", dirs.to.path()).await;
+    let fetch = |path| peer.download_folder_with(folder.id, FolderOptions::new().path(path));
+    for wrong in ["/", "a//", "/a/", "../"] {
+        let error = fetch(wrong).await.unwrap_err();
+        let told = matches!(&error, FolderError::Path { path, .. } if path == wrong);
+        assert!(told, "{wrong}: {error:?}");
+    }
+    let got = fetch("a/").await.unwrap();
+    let all = tree(&dirs.folder()).len();
+    assert!(got.files > 1 && got.files < all, "{got:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn more_of_a_folder_goes_to_the_same_tree() {
     let (world, dirs) = (World::memory(1).await, Dirs::new());

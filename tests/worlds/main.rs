@@ -30,6 +30,7 @@ use std::thread;
 
 use plan::{FAULTS, Mistake, Plan};
 use run::{Report, run};
+use violation::Violation;
 
 /// The tests of this program run one after the other, as they count all memory.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -114,9 +115,11 @@ impl Table {
 }
 
 /// The first world that breaks a promise, as small as it goes.
-fn show(plan: &Plan) -> String {
-    let (smallest, violation) = shrink::shrink(plan, 300, run);
-    format!("{violation}\n{smallest}to see it: WORLD={}", plan.seed)
+fn show(plan: &Plan, violation: Violation) -> String {
+    let first = violation.to_string();
+    let (smallest, violation) = shrink::shrink(plan, violation, 300, run);
+    let seed = plan.seed;
+    format!("{first}\nat its smallest: {violation}\n{smallest}to see it: WORLD={seed}")
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn all_promises_are_kept_in_every_world() {
                     let plan = Plan::new(seed);
                     match run(&plan) {
                         Ok(report) => table.lock().unwrap().add(&plan, report),
-                        Err(_) => *broken.lock().unwrap() = Some(plan),
+                        Err(violation) => *broken.lock().unwrap() = Some((plan, violation)),
                     }
                 }
             });
@@ -146,8 +149,8 @@ fn all_promises_are_kept_in_every_world() {
     });
     let table = table.into_inner().unwrap();
     table.print();
-    if let Some(plan) = broken.into_inner().unwrap() {
-        panic!("{}", show(&plan));
+    if let Some((plan, violation)) = broken.into_inner().unwrap() {
+        panic!("{}", show(&plan, violation));
     }
     if worlds >= WORLDS {
         for fault in FAULTS {
@@ -166,7 +169,8 @@ fn worlds_leave_no_memory_behind() {
     let all = || {
         for plan in (0..10).map(Plan::new) {
             let before = memory::held();
-            let report = run(&plan).unwrap_or_else(|_| panic!("{}", show(&plan)));
+            let report = run(&plan);
+            let report = report.unwrap_or_else(|is| panic!("{}", show(&plan, is)));
             let took = report.peak.saturating_sub(before);
             // Each node may have each content, and a copy of it is under way.
             let bytes = plan.contents.iter().sum::<usize>() * plan.nodes.len() * 2;
@@ -189,7 +193,7 @@ fn one_world() {
     println!("{plan}");
     match run(&plan) {
         Ok(report) => println!("{report:#?}"),
-        Err(_) => panic!("{}", show(&plan)),
+        Err(violation) => panic!("{}", show(&plan, violation)),
     }
 }
 
@@ -208,10 +212,11 @@ fn mistakes_are_noticed() {
             let plan = Plan::new(seed);
             Plan { mistake, ..plan }
         };
-        let is_noticed = |plan: &Plan| run(plan).is_err_and(|is| is.promise == promise);
-        let plan = (0..100).map(planted).find(is_noticed);
-        let plan = plan.unwrap_or_else(|| panic!("{mistake:?} is not noticed"));
-        let (smallest, violation) = shrink::shrink(&plan, 12, run);
+        let noticed = |plan: Plan| Some((run(&plan).err()?, plan));
+        let noticed = (0..100).map(planted).filter_map(noticed);
+        let found = { noticed }.find(|(violation, _)| violation.promise == promise);
+        let (violation, plan) = found.unwrap_or_else(|| panic!("{mistake:?} is not noticed"));
+        let (smallest, violation) = shrink::shrink(&plan, violation, 12, run);
         assert_eq!(violation.promise, promise);
         assert!(
             smallest.simpler().len() < plan.simpler().len(),

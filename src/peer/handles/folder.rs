@@ -177,8 +177,9 @@ impl FolderOptions {
         self
     }
 
-    /// Adds a file or folder that is wanted: a [`FolderPath`], or text. Without any,
-    /// everything is. If it is not a path, the download fails with [`FolderError::Path`].
+    /// Adds a file or folder that is wanted: a [`FolderPath`], or text, in which a slash may
+    /// follow. Without any, everything is. If it is not a path, the download fails with
+    /// [`FolderError::Path`].
     #[must_use]
     pub fn path<P>(mut self, path: P) -> Self
     where
@@ -186,12 +187,13 @@ impl FolderOptions {
         P::Error: Into<FolderPathError>,
     {
         let text = path.to_string();
-        match path.try_into() {
+        let path = path.try_into().or_else(|source| {
+            let folder = text.strip_suffix('/').and_then(|path| path.parse().ok());
+            folder.ok_or_else(|| source.into())
+        });
+        match path {
             Ok(path) => self.paths.push(path),
-            Err(source) => self.refuse(FolderError::Path {
-                path: text,
-                source: source.into(),
-            }),
+            Err(source) => self.refuse(FolderError::Path { path: text, source }),
         }
         self
     }
