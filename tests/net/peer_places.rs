@@ -6,8 +6,8 @@ use std::path::Path;
 
 use bt_lite::peer::{FileFate, IfTaken};
 use bt_lite::{
-    Content, ContentId, DownloadError, DownloadKey, DownloadOptions, FileStorage, Peer, Removal,
-    RemoveError, ShareSource, StorageError,
+    Content, ContentId, DownloadError, DownloadKey, DownloadOptions, FileStorage, Peer, RateLimits,
+    Removal, RemoveError, ShareSource, StorageError,
 };
 use bytes::Bytes;
 
@@ -250,11 +250,11 @@ on_all_networks! {
         let bytes = content(20 * CHUNK, 6);
         let path = dir.path().join("x");
         fs::write(&path, "mine").unwrap();
-        // It is hashed in one read, sends some chunks, and then waits.
-        let storage = Troubled::new(Call::Read, 1 + 5, Trouble::Hangs);
-        storage.inner.insert(named("x"), bytes.clone()).unwrap();
-        let owner = world.builder("owner", storage.clone()).start().await.unwrap();
-        let shared = owner.share(named("x")).await.unwrap();
+        let owner = world.node("owner").await;
+        let shared = owner.share("x", &bytes).await;
+        // It sends some chunks at once, and needs seconds for the rest.
+        let slow = RateLimits::default().upload(2 * CHUNK as u64);
+        owner.peer.set_rate_limits(slow).unwrap();
         let peer = peer_in(&world, "peer", dir.path()).await;
         let refused = peer.download(DownloadKey::name("x")).await;
         assert!(matches!(refused, Err(DownloadError::TargetExists { .. })), "{refused:?}");
@@ -266,9 +266,7 @@ on_all_networks! {
         }
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         drop(download);
-        owner.shutdown().await;
-        let owner = world.node("owner-again").await;
-        owner.share("x", &bytes).await;
+        owner.peer.set_rate_limits(RateLimits::default()).unwrap();
         let got = peer.download_with(DownloadKey::name("x"), options()).await.unwrap();
         assert_eq!(got, shared);
         assert_eq!(fs::read(&path).unwrap(), bytes);
