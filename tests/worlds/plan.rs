@@ -239,7 +239,9 @@ impl NodePlan {
                 1 => Role::FreeRider,
                 _ => Role::Honest,
             },
-            upload: rng.u64(10..300) * 1000,
+            // A block of a slower line holds up handshakes, and the network in memory carries what
+            // was sent on connections that are closed by now.
+            upload: rng.u64(40..400) * 1000,
             latency: Duration::from_millis(rng.u64(0..80)),
             owns: Vec::new(),
             wants: Vec::new(),
