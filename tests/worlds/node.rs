@@ -103,10 +103,7 @@ impl Node {
 
     /// Starts a peer, as soon as the disk lets it.
     pub(crate) async fn start(&self) {
-        let leaving = self.leaving.take();
-        if let Some(leaving) = leaving {
-            leaving.await.expect("no shutdown panics");
-        }
+        self.gone().await;
         let gate = Gate::new(self.network.endpoint(&self.name()));
         self.gate.replace(Some(gate.clone()));
         let peer = loop {
@@ -175,7 +172,9 @@ impl Node {
 
     /// Waits until the last peer is gone.
     pub(crate) async fn gone(&self) {
-        if let Some(leaving) = self.leaving.take() {
+        // Not borrowed while it is waited for.
+        let leaving = self.leaving.take();
+        if let Some(leaving) = leaving {
             leaving.await.expect("no shutdown panics");
         }
     }
@@ -258,8 +257,7 @@ impl Node {
     /// Every error has a reason.
     fn check_error(&self, error: &DownloadError, calm: bool) -> Result<(), Violation> {
         let explained = match error {
-            DownloadError::Storage { .. } => self.troubled.get(),
-            DownloadError::ShutDown => self.troubled.get(),
+            DownloadError::Storage { .. } | DownloadError::ShutDown => self.troubled.get(),
             _ => !calm,
         };
         match explained {

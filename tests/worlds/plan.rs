@@ -34,7 +34,7 @@ pub(crate) enum Mistake {
     ForgetsCommits,
     /// A disk finishes contents and leaves bytes out.
     LosesBytes,
-    /// A user gives up, and nobody tells.
+    /// Nobody asks for what is wanted.
     NeverAsks,
 }
 
@@ -266,8 +266,7 @@ fn fault(rng: &mut Rng, nodes: usize, trackers: usize) -> Fault {
     match rng.usize(0..FAULTS.len()) {
         0 => Fault::Cut(node, (node + rng.usize(1..nodes)) % nodes),
         1 => {
-            let mut group: Vec<_> = (0..nodes).filter(|_| rng.bool()).collect();
-            group.dedup();
+            let group = (0..nodes).filter(|_| rng.bool()).collect();
             Fault::Partition(group, time)
         }
         2 => Fault::Asleep(node, time),

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::memory;
 use crate::node::{Figures, Node, Wanted, id_of, name_of};
 use crate::panics;
-use crate::plan::{Fault, Plan, Role};
+use crate::plan::{Fault, NodePlan, Plan, Role};
 use crate::violation::Violation;
 
 /// Everybody has everything this long after the last fault is over.
@@ -26,7 +26,8 @@ const REST: Duration = Duration::from_secs(120);
 /// What happened in a world.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Report {
-    /// How often each fault fired, by its name.
+    /// How often each fault fired, by its name: that of a disk when a call met it, that of a
+    /// node when it ran, and others when they began.
     pub(crate) fired: BTreeMap<&'static str, u64>,
     pub(crate) figures: Figures,
     /// How many events the network had: frames that were sent, frames that arrived,
@@ -63,8 +64,7 @@ struct World<'a> {
 async fn world(plan: &Plan) -> Result<Report, Violation> {
     let network = MemoryNetwork::new(plan.seed);
     network.record(0);
-    let node = |(number, node): (usize, &_)| {
-        let node: &crate::plan::NodePlan = node;
+    let node = |(number, node): (usize, &NodePlan)| {
         network.set_upload_rate(&name_of(number), Some(node.upload));
         network.set_latency(&name_of(number), node.latency);
         Node::new(number, node.clone(), &network, plan)
