@@ -3,10 +3,12 @@
 
 mod access;
 mod away;
+mod cluster;
 mod crowd;
 mod drain;
 mod errors;
 mod figures;
+mod nodes;
 #[path = "../world/policies.rs"]
 #[allow(dead_code)] // Some policies are not needed here.
 mod policies;
@@ -147,7 +149,8 @@ fn addrs(found: &Found) -> Vec<&str> {
     addrs
 }
 
-/// All bytes with which each peer was credited, by its address.
+/// All bytes with which each peer was credited, by its address. Of a cluster it is what one
+/// node has.
 async fn credited(server: &Server) -> Vec<(String, u64)> {
     let mut connection = server.connection().await;
     let keys: Vec<String> = redis::cmd("KEYS")

@@ -20,10 +20,13 @@ mod answers;
 mod config;
 mod known;
 mod link;
+mod node;
 mod plan;
 mod registry;
 mod schema;
 mod scripts;
+mod slots;
+mod sweep;
 mod values;
 
 pub use config::{RedisConfig, StoreError, StoreStats};

@@ -137,6 +137,13 @@ impl Keys {
         self.of_contents(shard, &format!("{id}{ending}"))
     }
 
+    /// The content of which this is the key of the owners.
+    pub(super) fn content_of_owners(&self, key: &str) -> Option<ContentId> {
+        let (_, id) = key.strip_suffix(":own")?.rsplit_once(':')?;
+        let id = id.parse().ok()?;
+        (self.content(&id, ":own") == key).then_some(id)
+    }
+
     /// Seven keys, as the scripts of contents that change something take them.
     pub(super) fn all_of_content(&self, id: &ContentId) -> [String; 7] {
         let shard = u32::from(id.as_bytes()[0]) % CONTENT_SHARDS;
@@ -175,6 +182,15 @@ impl Entry {
             also: listen_addr(also.as_bytes()),
         })
     }
+}
+
+/// The revision in the entries of those that announce as BitTorrent clients do: they are in no
+/// shard of peers.
+const ANNOUNCED: &str = "ffffffff";
+
+/// Whether an entry is of such a one.
+pub(super) fn is_of_announcer(entry: &[u8]) -> bool {
+    entry.get(1..9) == Some(ANNOUNCED.as_bytes())
 }
 
 /// The part of an entry that follows from the peer.
@@ -226,6 +242,19 @@ mod tests {
         }
         assert_eq!(PeerRef::of_parts(1, 1 << 14), None);
         assert_eq!(PeerRef::parse(b"ffffffffffffffff"), None);
+    }
+
+    #[test]
+    fn keys_of_owners_name_their_content_and_others_do_not() {
+        let (keys, id) = (Keys::new("t"), ContentId::of(b"x"));
+        let key = keys.content(&id, ":own");
+        assert_eq!(keys.content_of_owners(&key), Some(id));
+        let others = [
+            keys.own(PeerRef::of(999, 7)),
+            keys.content(&id, ":names"),
+            Keys::new("other").content(&id, ":own"),
+        ];
+        assert!(others.iter().all(|key| keys.content_of_owners(key).is_none()));
     }
 
     #[test]
