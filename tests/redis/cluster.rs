@@ -21,7 +21,10 @@ fn store(cluster: &Cluster) -> RedisConfig {
 async fn patient(network: &MemoryNetwork, number: usize, config: RedisConfig) -> Tracker {
     let builder = Tracker::builder(network.endpoint(&format!("t{number}")));
     let builder = builder.registry(registry().grace(Duration::from_secs(600)));
-    let bound = builder.redis(config).bind(format!("memory:t{number}")).await;
+    let bound = builder
+        .redis(config)
+        .bind(format!("memory:t{number}"))
+        .await;
     bound.expect("it starts")
 }
 
@@ -92,11 +95,22 @@ async fn crowd_outlives_a_master() {
             let counted = of(addr).unwrap_or(0);
             assert!(counted <= *bytes, "{addr}: {counted} of {bytes}");
         }
-        let mut safe = reported.iter().filter(|(addr, _)| !on_victim.contains(addr));
+        println!("on the dead one: {on_victim:?}, reported {reported:?}, counted {counted:?}");
+        let stores = trackers
+            .iter()
+            .flatten()
+            .map(|tracker| tracker.stats().store);
+        println!("{:?}", stores.collect::<Vec<_>>());
+        let mut safe = reported
+            .iter()
+            .filter(|(addr, _)| !on_victim.contains(addr));
         safe.all(|(addr, bytes)| of(addr) == Some(*bytes))
     })
     .await;
-    let away = trackers.iter().flatten().map(|tracker| tracker.stats().store);
+    let away = trackers
+        .iter()
+        .flatten()
+        .map(|tracker| tracker.stats().store);
     assert!(away.flatten().all(|store| store.away.is_none()));
 }
 
@@ -242,5 +256,8 @@ async fn owner_that_its_own_node_has_forgotten_is_listed_no_more() {
     let (kept, token) = &mut peers[1];
     assert_eq!(kept.exit(*token).await, TrackerReply::Done);
     let unknown = TrackerReply::Refused(Refusal::UnknownContent);
-    until("nobody is listed", async || asker.need(asking, 1).await == unknown).await;
+    until("nobody is listed", async || {
+        asker.need(asking, 1).await == unknown
+    })
+    .await;
 }

@@ -207,9 +207,7 @@ pub(super) async fn gather(
     network: &MemoryNetwork,
     members: usize,
 ) -> (Vec<Option<Member>>, Member) {
-    let crowd: Vec<Member> = (0..members)
-        .map(|number| member(network, number))
-        .collect();
+    let crowd: Vec<Member> = (0..members).map(|number| member(network, number)).collect();
     let announced = crowd.iter().enumerate().map(|(number, member)| {
         let name = format!("content-{}", number / OWNERS)
             .parse()

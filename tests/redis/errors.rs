@@ -30,7 +30,7 @@ async fn store_of_another_schema_or_key_is_left_alone() {
     let error = refused(&network, config(&[&server])).await;
     let schema = StoreError::Schema {
         found: "77".into(),
-        expected: "1",
+        expected: "2",
     };
     assert_eq!(error, BindError::Store(schema));
     assert_eq!(error.advice(), Advice::AskUser);

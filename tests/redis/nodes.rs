@@ -75,12 +75,15 @@ impl Cluster {
         };
         let ranges = ranges.into_iter().map(|range| match range {
             Value::Array(range) => match range.as_slice() {
-                [Value::Int(first), Value::Int(last), Value::Array(master), ..] => {
-                    match master.get(1) {
-                        Some(Value::Int(port)) => (*first, *last, *port),
-                        other => panic!("{other:?}"),
-                    }
-                }
+                [
+                    Value::Int(first),
+                    Value::Int(last),
+                    Value::Array(master),
+                    ..,
+                ] => match master.get(1) {
+                    Some(Value::Int(port)) => (*first, *last, *port),
+                    other => panic!("{other:?}"),
+                },
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),

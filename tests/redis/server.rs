@@ -39,7 +39,12 @@ impl Server {
         let bus = free_port().to_string();
         let timeout = node_timeout.as_millis().to_string();
         let nodes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-        let times = ["--cluster-node-timeout", &timeout, "--repl-ping-replica-period", "1"];
+        let times = [
+            "--cluster-node-timeout",
+            &timeout,
+            "--repl-ping-replica-period",
+            "1",
+        ];
         Self::start_with(&[nodes, times].concat()).await
     }
 

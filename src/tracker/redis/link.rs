@@ -201,15 +201,18 @@ impl Link {
         for turn in 1..=MAX_TURNS {
             let mut groups = self.groups(&left);
             let made = groups.iter_mut().map(|group| {
-                let Group { node, is_asking, .. } = group;
+                let Group {
+                    node, is_asking, ..
+                } = group;
                 let of_group: Vec<&Call> = group.calls.iter().map(|&at| &calls[at]).collect();
                 let answered = node.answered.clone();
                 let connection = node.connection.as_mut();
                 async move {
                     match connection {
                         Some(connection) => {
-                            let made =
-                                self.wire.exchange(connection, &of_group, *is_asking, &answered);
+                            let made = self
+                                .wire
+                                .exchange(connection, &of_group, *is_asking, &answered);
                             made.await
                         }
                         None => Err(None),
@@ -269,8 +272,8 @@ impl Link {
                 continue;
             }
             let mut same = groups.iter_mut();
-            let same = same
-                .find(|group| group.node.serial == node.serial && group.is_asking == is_asking);
+            let same =
+                same.find(|group| group.node.serial == node.serial && group.is_asking == is_asking);
             match same {
                 Some(group) => group.calls.push(*at),
                 None => groups.push(Group {
@@ -393,7 +396,8 @@ impl Link {
         let (cluster, first, known) = {
             let state = self.state();
             let known = state.nodes.iter();
-            let known = known.filter_map(|node| Some((node.addr.clone()?, node.connection.clone()?)));
+            let known =
+                known.filter_map(|node| Some((node.addr.clone()?, node.connection.clone()?)));
             (state.cluster.clone(), state.at, known.collect::<Vec<_>>())
         };
         let mut last = None;

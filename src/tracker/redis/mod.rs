@@ -16,6 +16,8 @@
 //! - The epoch that peers are told follows from the store and its history: a store that was
 //!   restarted or promoted may have lost its last moments, and has another history.
 
+#[cfg(feature = "bittorrent")]
+mod announcing;
 mod answers;
 mod config;
 mod known;

@@ -226,7 +226,9 @@ impl Info {
         // Another process, or the same one which has been a replica meanwhile. (Its own
         // `master_replid` changes when the first replica comes as well.)
         let fields = ["run_id", "master_replid2"];
-        fields.map(|name| self.field(name).unwrap_or_default()).join(" ")
+        fields
+            .map(|name| self.field(name).unwrap_or_default())
+            .join(" ")
     }
 }
 

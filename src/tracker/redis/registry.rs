@@ -58,12 +58,15 @@ const IDS: usize = 1000;
 /// The peers and contents of a store that several trackers share.
 #[derive(Debug)]
 pub(crate) struct RedisRegistry {
-    rules: Rules,
-    link: Link,
+    pub(super) rules: Rules,
+    pub(super) link: Link,
+    /// What the references of BitTorrent clients are made with.
+    #[cfg(feature = "bittorrent")]
+    pub(super) announcers: [u8; 32],
     answers_without: Duration,
     known: Mutex<Known>,
-    rng: Mutex<Rng>,
-    counts: Mutex<Counts>,
+    pub(super) rng: Mutex<Rng>,
+    pub(super) counts: Mutex<Counts>,
     moved: Mutex<Moved>,
     /// Notified when there is something in `moved`.
     has_moved: Notify,
@@ -77,10 +80,10 @@ pub(crate) struct RedisRegistry {
 
 /// What this tracker was asked.
 #[derive(Debug, Default)]
-struct Counts {
-    requests: RequestCounts,
+pub(super) struct Counts {
+    pub(super) requests: RequestCounts,
     announced: u64,
-    refusals: RefusalCounts,
+    pub(super) refusals: RefusalCounts,
 }
 
 /// Peers whose contents list them as they were, and where to go on with each.
@@ -123,6 +126,8 @@ impl RedisRegistry {
                 chooser: Chooser::new(registry, &config.key),
             },
             link,
+            #[cfg(feature = "bittorrent")]
+            announcers: blake3::derive_key("bt_lite 2026 announcers of a store", &config.key),
             answers_without: config.answers_without,
             known: Mutex::default(),
             rng: Mutex::new(Rng::with_seed(seed)),
@@ -546,15 +551,16 @@ impl RedisRegistry {
         let mut done = self.carry_out_deferred().await;
         let now = tokio::time::Instant::now();
         if *next <= now {
-            let due = self.tick().await;
+            let (due, departing) = self.tick().await;
             done = done.and(self.forget(due).await);
+            done = done.and(self.forget_announcers(departing).await);
             *next = now + TICK;
         }
         done.and(self.bring_up_to_date().await)
     }
 
     /// Looks what there is, and whose lease is over.
-    async fn tick(&self) -> Vec<PeerRef> {
+    async fn tick(&self) -> (Vec<PeerRef>, Vec<(ContentId, PeerRef)>) {
         let keys = &self.rules.keys;
         let (serials, mut calls) = self.link.info_calls();
         let infos = calls.len();
@@ -567,7 +573,10 @@ impl RedisRegistry {
         }
         for shard in 0..CONTENT_SHARDS {
             let sum = keys.of_contents(shard, "sum");
+            let due = keys.of_contents(shard, "due");
             calls.push(Call::command("HGET", &sum).arg("contents"));
+            calls.push(Call::command("ZCARD", &due));
+            calls.push(Call::new(Script::Due, &[due]).number(AT_ONCE));
         }
         let answers = self.link.run(&calls).await;
         let (infos, rest) = answers.split_at(infos.min(answers.len()));
@@ -584,13 +593,45 @@ impl RedisRegistry {
             let over = parts(over).iter();
             due.extend(over.filter_map(|of| PeerRef::parse(bytes(of)?)));
         }
-        let of_contents = of_contents.iter().flatten();
-        totals[1] = of_contents.filter_map(number).sum();
+        let mut departing = Vec::new();
+        for of_shard in of_contents.chunks(3) {
+            let [Ok(contents), Ok(announcers), Ok(over)] = of_shard else {
+                continue;
+            };
+            let announcers = number(announcers).unwrap_or(0);
+            totals[0] += announcers;
+            totals[1] += number(contents).unwrap_or(0);
+            totals[2] += announcers;
+            departing.extend(parts(over).iter().filter_map(announcer_of));
+        }
         // What is out of reach is as it was.
         if rest.iter().all(Result::is_ok) {
             self.link.set_totals(totals);
         }
-        due
+        (due, departing)
+    }
+
+    /// Forgets BitTorrent clients that have not come for too long. All that is known of each is
+    /// with its torrent, so that one step ends it.
+    async fn forget_announcers(&self, departing: Vec<(ContentId, PeerRef)>) -> Result<(), Lost> {
+        let departs = departing.iter().map(|(id, announcer)| {
+            let call = Call::new(Script::Depart, &self.rules.keys.of_departing(id));
+            call.arg(announcer.text()).arg(id.to_string())
+        });
+        let calls: Vec<Call> = departs.collect();
+        let mut outcome = Ok(());
+        for calls in calls.chunks(ROUND) {
+            for departed in self.link.run(calls).await {
+                match departed {
+                    Ok(departed) if is_one(&departed) => {
+                        self.expired.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(_) => {}
+                    Err(lost) => outcome = Err(lost),
+                }
+            }
+        }
+        outcome
     }
 
     /// Forgets peers whose lease is over, unless they have been heard of meanwhile. Each
@@ -772,11 +813,17 @@ impl RedisRegistry {
     }
 }
 
+/// A BitTorrent client, and its torrent.
+fn announcer_of(member: &Value) -> Option<(ContentId, PeerRef)> {
+    let (id, announcer) = text(member)?.split_once('/')?;
+    Some((id.parse().ok()?, PeerRef::parse(announcer.as_bytes())?))
+}
+
 fn is_one(answer: &Value) -> bool {
     number(answer) == Some(1)
 }
 
 /// Ignores poison: no change under these locks is left half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

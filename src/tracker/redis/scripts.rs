@@ -45,6 +45,8 @@ scripts!(
     ContentDisown = "content_disown",
     ContentRefresh = "content_refresh",
     Need = "need",
+    Announce = "announce",
+    Depart = "depart",
 );
 
 /// The hashes by which the store knows them, in the order of [`ALL`].

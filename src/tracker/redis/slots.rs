@@ -13,7 +13,9 @@ const POLYNOMIAL: u16 = 0x1021;
 
 /// The slot of a key: that of what is in its first braces, if there is anything.
 pub(super) fn slot_of(key: &str) -> u16 {
-    let braces = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let braces = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
     let tag = braces.map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
     crc16(tag.unwrap_or(key).as_bytes()) % SLOTS
 }
@@ -56,7 +58,11 @@ impl SlotTable {
     }
 
     pub(super) fn node_of(&self, slot: u16) -> Option<usize> {
-        self.0.get(usize::from(slot)).copied().flatten().map(usize::from)
+        self.0
+            .get(usize::from(slot))
+            .copied()
+            .flatten()
+            .map(usize::from)
     }
 
     /// A slot has moved to this node.
@@ -135,7 +141,8 @@ impl SlotMap {
     /// Whether some node has each slot.
     pub(super) fn is_whole(&self) -> bool {
         let had = self.ranges.iter();
-        let had = had.map(|(first, last, _)| usize::from(*last).saturating_sub(usize::from(*first)) + 1);
+        let had =
+            had.map(|(first, last, _)| usize::from(*last).saturating_sub(usize::from(*first)) + 1);
         had.sum::<usize>() >= usize::from(SLOTS)
     }
 }
@@ -197,7 +204,10 @@ mod tests {
     fn redirections_name_nodes_of_both_families() {
         let parse = |text| NodeAddr::parse(text, "asked").map(|node| (node.host, node.port));
         assert_eq!(parse("10.0.0.1:7000"), Some(("10.0.0.1".into(), 7000)));
-        assert_eq!(parse("2001:db8::1:7000"), Some(("2001:db8::1".into(), 7000)));
+        assert_eq!(
+            parse("2001:db8::1:7000"),
+            Some(("2001:db8::1".into(), 7000))
+        );
         assert_eq!(parse(":7000"), Some(("asked".into(), 7000)));
         assert_eq!(parse("10.0.0.1"), None);
     }

@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::link::{Link, Lost};
 use super::plan::{FAREWELL, Rules};
 use super::schema::{PeerRef, is_of_announcer};
-use super::scripts::{Call, Script};
+use super::scripts::Call;
 use super::values::{bytes, number, parts, text};
 use crate::content::ContentId;
 
