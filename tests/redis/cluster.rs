@@ -95,12 +95,10 @@ async fn crowd_outlives_a_master() {
             let counted = of(addr).unwrap_or(0);
             assert!(counted <= *bytes, "{addr}: {counted} of {bytes}");
         }
-        println!("on the dead one: {on_victim:?}, reported {reported:?}, counted {counted:?}");
-        let stores = trackers
+        let of_all = reported
             .iter()
-            .flatten()
-            .map(|tracker| tracker.stats().store);
-        println!("{:?}", stores.collect::<Vec<_>>());
+            .map(|(addr, bytes)| (addr, of(addr), *bytes));
+        println!("{:?}", of_all.collect::<Vec<_>>());
         let mut safe = reported
             .iter()
             .filter(|(addr, _)| !on_victim.contains(addr));

@@ -80,23 +80,3 @@ async fn configuration_that_cannot_work_is_refused() {
         "{shown}"
     );
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bittorrent_clients_are_not_served_from_a_shared_store() {
-    let server = Server::start().await;
-    let network = MemoryNetwork::new(1);
-    let tracker = tracker(&network, 0, config(&[&server])).await;
-    for error in [
-        tracker
-            .serve_http("127.0.0.1:0")
-            .await
-            .expect_err("refused"),
-        tracker.serve_udp("127.0.0.1:0").await.expect_err("refused"),
-    ] {
-        assert!(matches!(
-            error,
-            BindError::Store(StoreError::Unsupported { .. })
-        ));
-        assert_eq!(error.advice(), Advice::GiveUp);
-    }
-}

@@ -15,6 +15,7 @@ mod policies;
 mod same_as_memory;
 mod server;
 mod several;
+mod torrents;
 
 use std::time::Duration;
 

@@ -156,12 +156,6 @@ pub enum StoreError {
     /// Other trackers use the store with another key, so no token would be good for both.
     #[error("the trackers of this store have another key")]
     Key,
-    /// The tracker cannot do this with a shared store.
-    #[error("{what} are not served from a shared store")]
-    Unsupported {
-        /// What it cannot do.
-        what: &'static str,
-    },
 }
 
 impl StoreError {
@@ -170,7 +164,6 @@ impl StoreError {
         match self {
             Self::Unreachable { .. } | Self::ReadOnly { .. } => Advice::Retry,
             Self::Full { .. } | Self::Schema { .. } | Self::Key => Advice::AskUser,
-            Self::Unsupported { .. } => Advice::GiveUp,
         }
     }
 }
