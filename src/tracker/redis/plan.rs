@@ -13,8 +13,10 @@
 //! | UPDATE of n owners | 2 | `report`, n times `credit` |
 //! | EXIT | 2 | `exit`, one `content_disown` for each content |
 //!
+//! In a cluster a round trip is one to each node that has keys of the calls, all at once.
+//!
 //! The commands in a script are a fixed number, whatever the number of owners: 3 in
-//! `heard`, 11 in `content_own` at most, 8 in `need` where all owners are equally fast, and
+//! `heard`, 16 in `content_own` at most, 8 in `need` where all owners are equally fast, and
 //! three more for each further level of speed.
 
 use std::time::{Duration, Instant};

@@ -71,6 +71,7 @@ pub(crate) struct RedisRegistry {
     /// Notified when there is something in `moved`.
     has_moved: Notify,
     deferred: Mutex<VecDeque<Deferred>>,
+    sums: Mutex<Sums>,
     /// Until when nobody of each shard of peers is forgotten.
     spared: Mutex<Vec<Option<tokio::time::Instant>>>,
     dropped: AtomicU64,
@@ -84,6 +85,28 @@ pub(super) struct Counts {
     pub(super) requests: RequestCounts,
     announced: u64,
     pub(super) refusals: RefusalCounts,
+}
+
+/// What each shard has had last.
+#[derive(Debug)]
+struct Sums {
+    /// Peers, and what they own.
+    peers: [[u64; 2]; PEER_SHARDS as usize],
+    /// Contents, and BitTorrent clients, each of which is a peer that owns one content.
+    contents: [[u64; 2]; CONTENT_SHARDS as usize],
+}
+
+impl Sums {
+    /// How many peers, contents and ownerships there are.
+    fn totals(&self) -> [u64; 3] {
+        let sum = |sums: &[[u64; 2]], at: usize| sums.iter().map(|sum| sum[at]).sum::<u64>();
+        let announcers = sum(&self.contents, 1);
+        [
+            sum(&self.peers, 0) + announcers,
+            sum(&self.contents, 0),
+            sum(&self.peers, 1) + announcers,
+        ]
+    }
 }
 
 /// Peers whose contents list them as they were, and where to go on with each.
@@ -135,6 +158,10 @@ impl RedisRegistry {
             moved: Mutex::default(),
             has_moved: Notify::new(),
             deferred: Mutex::default(),
+            sums: Mutex::new(Sums {
+                peers: [[0; 2]; PEER_SHARDS as usize],
+                contents: [[0; 2]; CONTENT_SHARDS as usize],
+            }),
             spared: Mutex::new(vec![None; PEER_SHARDS as usize]),
             dropped: AtomicU64::new(0),
             answered_without: AtomicU64::new(0),
@@ -582,32 +609,27 @@ impl RedisRegistry {
         let (infos, rest) = answers.split_at(infos.min(answers.len()));
         self.link.check(&serials, infos);
         let (of_peers, of_contents) = rest.split_at((3 * PEER_SHARDS as usize).min(rest.len()));
-        let (mut totals, mut due) = ([0; 3], Vec::new());
+        let mut due = Vec::new();
+        // What is out of reach is as it was.
+        let mut sums = lock(&self.sums);
         for (shard, of_shard) in (0..).zip(of_peers.chunks(3)) {
             let [Ok(peers), Ok(owned), Ok(over)] = of_shard else {
                 self.spare(shard);
                 continue;
             };
-            totals[0] += number(peers).unwrap_or(0);
-            totals[2] += number(owned).unwrap_or(0);
+            sums.peers[shard as usize] = [peers, owned].map(|sum| number(sum).unwrap_or(0));
             let over = parts(over).iter();
             due.extend(over.filter_map(|of| PeerRef::parse(bytes(of)?)));
         }
         let mut departing = Vec::new();
-        for of_shard in of_contents.chunks(3) {
+        for (shard, of_shard) in of_contents.chunks(3).enumerate() {
             let [Ok(contents), Ok(announcers), Ok(over)] = of_shard else {
                 continue;
             };
-            let announcers = number(announcers).unwrap_or(0);
-            totals[0] += announcers;
-            totals[1] += number(contents).unwrap_or(0);
-            totals[2] += announcers;
+            sums.contents[shard] = [contents, announcers].map(|sum| number(sum).unwrap_or(0));
             departing.extend(parts(over).iter().filter_map(announcer_of));
         }
-        // What is out of reach is as it was.
-        if rest.iter().all(Result::is_ok) {
-            self.link.set_totals(totals);
-        }
+        self.link.set_totals(sums.totals());
         (due, departing)
     }
 
