@@ -115,6 +115,10 @@ async fn crowd_outlives_a_master() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_has_is_answered_while_another_one_is_away() {
     let mut cluster = Cluster::start().await;
+    for node in &cluster.nodes {
+        let alone = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+        node.tell(&alone).await;
+    }
     let network = MemoryNetwork::new(1);
     let tracker = patient(&network, 0, store(&cluster)).await;
     let mut owner = Raw::connect(&network, "owner", 0).await;
@@ -144,14 +148,16 @@ async fn what_one_node_has_is_answered_while_another_one_is_away() {
         tracker.stats().store.expect("a store").away.is_some()
     })
     .await;
-    // The cluster goes on for as long as it does not know.
     for (number, master) in (1..=16).zip(&of_master) {
-        let is_away = *master == victim;
         let reply = asker.need(asking, number).await;
-        match (is_away, &reply) {
-            (true, TrackerReply::Refused(Refusal::Busy)) => {}
-            (false, TrackerReply::Found(_)) => {}
-            _ => panic!("{number}: {reply:?}"),
+        match &reply {
+            TrackerReply::Found(_) if *master != victim => {}
+            TrackerReply::Refused(Refusal::Busy) if *master == victim => {}
+            // On a machine that is busy with other things its replica may be there by now.
+            _ => assert!(
+                !cluster.masters().await.contains(&victim),
+                "{number}: {reply:?}"
+            ),
         }
     }
     cluster.until_replaced(victim).await;

@@ -8,7 +8,8 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `PREFIX:meta` | hash | `schema`, `store` (its id), `key` (a fingerprint), `founded` (ms), `swept` (the epoch for which a cluster was looked through) |
+//! | `PREFIX:meta` | hash | `schema`, `store` (its id), `key` (a fingerprint), `founded` (ms) |
+//! | `PREFIX:swept` | string | the epoch for which a cluster was looked through, in hexadecimal |
 //! | `PREFIX:{pPP}:due` | sorted set | REF by when its lease ends (ms) |
 //! | `PREFIX:{pPP}:hosts` | hash | host: how many peers |
 //! | `PREFIX:{pPP}:extra` | hash | host: contents beyond the first of each of its peers |
@@ -117,6 +118,10 @@ impl Keys {
 
     pub(super) fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
+    }
+
+    pub(super) fn swept(&self) -> String {
+        format!("{}:swept", self.prefix)
     }
 
     /// A key that all peers of a shard share.

@@ -129,3 +129,19 @@ impl Call {
         ALL.iter().map(load).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_use_the_keys_that_they_are_given_and_no_others() {
+        for script in ALL {
+            let calls = script.code().split("redis.call(").skip(1);
+            for call in calls.filter(|call| !call.starts_with("'TIME')")) {
+                let (_, key) = call.split_once(", ").expect("a key");
+                assert!(key.starts_with("KEYS["), "{script:?}: {call}");
+            }
+        }
+    }
+}

@@ -66,8 +66,8 @@ pub(super) async fn keep_sweeping(link: &Link, rules: &Rules, lot: f64) {
 
 /// Looks through the store, unless another tracker has done so for this history.
 async fn sweep_for(link: &Link, rules: &Rules, epoch: u64) -> Result<(), Lost> {
-    let meta = rules.keys.meta();
-    let done = Call::command("HGET", &meta).arg("swept");
+    let swept = rules.keys.swept();
+    let done = Call::command("GET", &swept);
     let mark = format!("{epoch:016x}");
     let by_others = link.run_all(&[done]).await?;
     if by_others.first().and_then(text) == Some(&mark) {
@@ -96,7 +96,7 @@ async fn sweep_for(link: &Link, rules: &Rules, epoch: u64) -> Result<(), Lost> {
             }
         }
     }
-    let done = Call::command("HSET", &meta).arg("swept").arg(&mark);
+    let done = Call::command("SET", &swept).arg(&mark);
     link.run_all(&[done]).await?;
     info!(owners, ended, "the store was looked through");
     Ok(())
