@@ -5,6 +5,7 @@
 //! [`swarm`](super::swarm) decides. With its last link it falls asleep again.
 
 pub(super) mod asleep;
+pub(super) mod choice;
 pub(super) mod common_place;
 pub(super) mod complete_bytes;
 pub(super) mod driver;
