@@ -352,10 +352,9 @@ impl SpannedTree {
     /// content.
     fn prepare(&self, number: usize) -> Result<bool, StorageError> {
         let is_wanted = self.chosen.has_file(number);
-        let has_apart = self.files().has_apart;
-        if is_wanted
-            && !(has_apart && !self.borders.of(&self.layout.files[number].range).is_empty())
-        {
+        let slots = self.borders.of(&self.layout.files[number].range);
+        let may_lie_apart = self.files().has_apart && !slots.is_empty();
+        if is_wanted && !may_lie_apart {
             return Ok(self.has(number, self.make(number)?));
         }
         // Something of it may lie apart.
