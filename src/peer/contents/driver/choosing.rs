@@ -1,40 +1,9 @@
 //! What a driver does as only a part of its content is wanted, and all of that is here.
 
-use std::sync::Arc;
-
 use super::download_turn::TurnChange;
 use super::{Driver, now};
 use crate::content::Bitfield;
-use crate::peer::contents::choice::{Choice, Follower};
 use crate::storage::StorageError;
-
-/// What is wanted of the content, if another network has it.
-pub(super) struct Followed {
-    choice: Arc<Choice>,
-    follower: Follower,
-    /// Whether those outside know that it rests.
-    rests: bool,
-}
-
-impl Followed {
-    pub(super) fn new(choice: Arc<Choice>) -> Self {
-        Self {
-            follower: choice.follower(),
-            choice,
-            rests: false,
-        }
-    }
-}
-
-/// Waits until something else may be wanted.
-///
-/// Cancel safe.
-pub(super) async fn next_choice(followed: &mut Option<Followed>) {
-    match followed {
-        Some(followed) => followed.follower.changed().await,
-        None => std::future::pending().await,
-    }
-}
 
 impl Driver {
     /// Has the machine want what is wanted by now.
@@ -58,6 +27,8 @@ impl Driver {
             return;
         };
         if turn.rests() {
+            // It waited for its turn only. Whoever asks is served.
+            self.swarm.resume(now());
             self.status.send_if_modified(|status| {
                 let was_queued = status.is_queued();
                 if was_queued {

@@ -6,6 +6,7 @@ mod choosing;
 mod chunk_checks;
 mod download_turn;
 mod ending;
+mod followed;
 mod jobs;
 mod open_content;
 mod outlets;
@@ -48,9 +49,9 @@ use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason,
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use beside::Beside;
-use choosing::{Followed, next_choice};
 use chunk_checks::ChunkChecks;
 use download_turn::TurnChange;
+use followed::{Followed, next_choice};
 use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
