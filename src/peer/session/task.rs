@@ -181,9 +181,9 @@ impl SessionTask {
         let mut openings = Openings::default();
         loop {
             if self.stop.is_cancelled() {
-                for (channel, content) in openings.give_up() {
+                for channel in openings.give_up() {
                     let reason = RefuseReason::ShuttingDown;
-                    self.channels.refuse(channel, content, reason);
+                    self.channels.refuse(channel, reason);
                 }
             }
             let (is_asking, has_room) = (!openings.is_empty(), openings.has_room());
@@ -301,7 +301,7 @@ impl SessionTask {
             // It may come again soon.
             MayOpen::Unknown => RefuseReason::Busy,
         };
-        self.channels.refuse(channel, content, reason);
+        self.channels.refuse(channel, reason);
         Ok(())
     }
 
@@ -319,7 +319,7 @@ impl SessionTask {
         });
         if !opened.await {
             let reason = RefuseReason::UnknownContent;
-            self.channels.refuse(channel, content, reason);
+            self.channels.refuse(channel, reason);
         } else if let Some(guard) = &self.channels.guard {
             guard.opened();
         }
