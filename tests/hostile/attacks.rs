@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bt_lite::content::BlockRange;
-use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage};
+use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{ChunkIndex, ContentId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -60,10 +60,12 @@ pub(crate) enum Flood {
     Unknown,
     /// A channel about the same content as the first one.
     Again,
+    /// A channel about the content that it leaves at once, and then another one.
+    OpenAndLeave,
 }
 
 impl Flood {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Have,
         Self::Interest,
         Self::Choke,
@@ -75,20 +77,8 @@ impl Flood {
         Self::KeepAlive,
         Self::Unknown,
         Self::Again,
+        Self::OpenAndLeave,
     ];
-
-    /// Whether each message is answered.
-    pub(crate) fn is_answered(self) -> bool {
-        matches!(
-            self,
-            Self::RequestAndCancel
-                | Self::RequestBeyond
-                | Self::Page
-                | Self::PageBeyond
-                | Self::Unknown
-                | Self::Again
-        )
-    }
 
     /// The messages with these numbers, to the owner of a content.
     pub(crate) fn messages(self, content: ContentId, numbers: std::ops::Range<u32>) -> Vec<u8> {
@@ -125,6 +115,12 @@ impl Flood {
                 on(channel, PeerMessage::Open(unknown))
             }
             Self::Again => on(channel, PeerMessage::Open(content)),
+            // The first one is left, and then each that was opened.
+            Self::OpenAndLeave if is_even => {
+                let left = PeerMessage::Refuse(RefuseReason::NotNeeded);
+                on((number + 1) | 1, left)
+            }
+            Self::OpenAndLeave => on((number + 1) | 1, PeerMessage::Open(content)),
         }
     }
 }
