@@ -211,6 +211,11 @@ impl Channels {
         Opening::Refused
     }
 
+    /// Whether so many refusals wait that they should be sent before more is read.
+    pub(super) fn has_many_refusals(&self) -> bool {
+        self.table().refusals.len() >= MAX_REFUSALS / 4
+    }
+
     /// The other side may open a channel that it was asked about. Returns whether it still
     /// wants to, and there is no other one about the content by now.
     pub(super) fn allowed(&self, id: ChannelId, content: ContentId) -> bool {

@@ -250,7 +250,10 @@ impl SessionTask {
                         Ok(())
                     }
                 },
-                Opening::Refused => Ok(()),
+                Opening::Refused => {
+                    self.let_refusals_go().await;
+                    Ok(())
+                }
                 Opening::Violation => Err("a channel that cannot be opened".into()),
             },
             (_, PeerMessage::Refuse(_)) if openings.has(channel) => {
@@ -263,6 +266,14 @@ impl SessionTask {
                 Ok(())
             }
             (_, message) => self.deliver(channel, message).await,
+        }
+    }
+
+    /// Reading goes on as long as there is something to read. Whoever reads the refusals of
+    /// what it opens is to get them before there are too many.
+    async fn let_refusals_go(&self) {
+        if self.channels.has_many_refusals() {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -320,6 +331,7 @@ impl SessionTask {
         if !opened.await {
             let reason = RefuseReason::UnknownContent;
             self.channels.refuse(channel, reason);
+            self.let_refusals_go().await;
         } else if let Some(guard) = &self.channels.guard {
             guard.opened();
         }
