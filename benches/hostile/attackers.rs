@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::time::interval;
+use tokio::time::{interval, sleep, timeout};
 
 use crate::Outcome;
 use crate::attacks::{Flood, bytes_of, connect_from, flood, greeting, hello};
@@ -115,7 +115,9 @@ impl Cost {
 }
 
 fn floods(setting: &Setting, attacked: &mut Attacked) -> Outcome<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // The answers are read while more is sent.
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build()?;
     let (addr, content) = (attacked.addr, attacked.content);
     let mut costs = Vec::new();
     let mut cost = |name: &str, attack: &mut dyn FnMut() -> Outcome<(u32, u64)>| {
@@ -143,7 +145,7 @@ fn floods(setting: &Setting, attacked: &mut Attacked) -> Outcome<()> {
             let (bytes, whole) = runtime.block_on(flooded)?;
             match whole {
                 true => Ok((setting.messages, bytes)),
-                false => Err("it was cut".into()),
+                false => Err(format!("{kind:?}: it was cut").into()),
             }
         })?;
     }
@@ -265,26 +267,22 @@ async fn connect(
     Ok(sent)
 }
 
-/// Idle connections, as long as this runs. When there are as many as there may be, the oldest
-/// gives way to the next one.
+/// Idle connections, as long as this runs: so many a second come until they are all there.
 async fn stay_idle(most: usize, rate: u32, to: SocketAddr) {
     const TICK: Duration = Duration::from_millis(5);
     let mut ticks = interval(TICK);
-    let (mut idle, mut number) = (VecDeque::<TcpStream>::with_capacity(most), 0usize);
+    let (mut idle, mut number) = (Vec::<TcpStream>::with_capacity(most), 0usize);
     let words = hello(2);
     let a_tick = (f64::from(rate) * TICK.as_secs_f64()).ceil() as usize;
     let ticks_a_second = (1.0 / TICK.as_secs_f64()) as usize;
     let mut tick = 0;
     loop {
         ticks.tick().await;
-        for _ in 0..a_tick {
+        for _ in 0..a_tick.min(most - idle.len()) {
             let connecting = connect_from(2 + (number % 200) as u8, to);
-            let connected = tokio::time::timeout(Duration::from_secs(1), connecting).await;
+            let connected = timeout(Duration::from_secs(1), connecting).await;
             if let Ok(Ok(stream)) = connected {
-                if idle.len() >= most {
-                    idle.pop_front();
-                }
-                idle.push_back(stream);
+                idle.push(stream);
                 number += 1;
             }
         }
@@ -299,24 +297,27 @@ async fn stay_idle(most: usize, rate: u32, to: SocketAddr) {
 fn idle(setting: &Setting, attacked: &mut Attacked) -> Outcome<()> {
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let most = setting.idle.min((allowed as usize).saturating_sub(100));
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let [mut without, mut coming, mut with] = [const { Vec::new() }; 3];
     // The first one warms up.
     attacked.ask("fetch")?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    // The connections come before it is measured what they leave.
     let full = Duration::from_secs_f64(most as f64 / f64::from(setting.rate));
     for _ in 0..setting.rounds {
         without.push(attacked.ask("fetch")?);
-        let flood = runtime.spawn(stay_idle(most, setting.rate, attacked.addr));
-        runtime.block_on(tokio::time::sleep(full.min(Duration::from_secs(10))));
+        let idle = runtime.spawn(stay_idle(most, setting.rate, attacked.addr));
+        runtime.block_on(async { sleep(full / 4).await });
+        coming.push(attacked.ask("fetch")?);
+        runtime.block_on(async { sleep(full).await });
         with.push(attacked.ask("fetch")?);
-        flood.abort();
+        idle.abort();
     }
-    let (without, with) = (median(without), median(with));
-    println!("{most} idle: {without:.3} CPU seconds without, {with:.3} with");
+    let [without, coming, with] = [without, coming, with].map(median);
+    println!("{most} idle: {without:.3} CPU seconds without, {coming:.3} while they come");
+    println!("and {with:.3} when they are there");
+    println!("coming_bytes_a_cpu_second_ratio {:.3}", without / coming);
     println!("idle_bytes_a_cpu_second_ratio {:.3}", without / with);
     Ok(())
 }

@@ -14,10 +14,9 @@
 //!   takes a content of `--mib` MiB (default 256), whose bytes are its requests. The ratio is
 //!   that of a hostile byte to one of these.
 //! - `idle`: `--idle` connections (default 16000, or as many as descriptors allow) say nothing,
-//!   or send a byte a second; when one is cut, another one comes, `--rate` a second (default
-//!   2000). Meanwhile a peer fetches `--mib` MiB from the one that is attacked, in turns without
-//!   them and with them, `--rounds` times (default 5); the medians are compared, by the CPU
-//!   time of both.
+//!   or send a byte a second. They come `--rate` a second (default 2000). A peer fetches `--mib`
+//!   MiB from the one that is attacked, in turns without them, while they come, and when all are
+//!   there, `--rounds` times (default 5); the medians are compared, by the CPU time of both.
 //! - `liars`: 63 owners send other bytes than they are asked for, and one is honest and sends
 //!   16 MiB/s. Compared is how long 32 MiB take, with the liars and without.
 //!
