@@ -259,7 +259,9 @@ impl Planner {
 
     /// What to ask a link for now. Call it until it returns `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
-        match self.room(now, link) {
+        let room = self.room(now, link);
+        self.ledger.set_full(link, room == Room::None);
+        match room {
             Room::Now => {}
             Room::At(at) => {
                 self.idle.add(link);

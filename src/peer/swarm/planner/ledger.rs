@@ -393,6 +393,11 @@ impl Ledger {
         self.sources.update(link, |source| source.ask(now, block));
     }
 
+    /// Notes whether a link owes as much as it may.
+    pub(super) fn set_full(&mut self, link: LinkId, is_full: bool) {
+        self.sources.update(link, |source| source.set_full(is_full));
+    }
+
     /// A block arrived from a link. Returns also how long it took since it was asked for.
     pub(super) fn block_arrived(
         &mut self,

@@ -85,7 +85,11 @@ impl RequestWindows {
             && source.has_room(&self.config, ledger.layout(), window);
         match has_room {
             false => Room::None,
-            true if urgent.is_empty() || !self.is_alone(source) => Room::Now,
+            true if !self.is_alone(source) => Room::Now,
+            true if urgent.is_empty() => match source.rests(&self.config, window) {
+                true => Room::None,
+                false => Room::Now,
+            },
             true => self.reading_room(now, ledger, source),
         }
     }

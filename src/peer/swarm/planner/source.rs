@@ -22,6 +22,11 @@ const MAX_TURN_DOUBLINGS: u32 = 20;
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
 
+/// A link that owes as much as it may is asked again when this part of it has come: its
+/// requests travel together then, and wake it once. The rest is still more than it can send
+/// while they travel.
+const REST: u64 = 4;
+
 /// A pause of this length, between two blocks or before the first, is not a sign that a
 /// line is slow: the programs and the systems on both sides pause as well.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
@@ -76,6 +81,8 @@ pub(super) struct Source {
     asks: VecDeque<Ask>,
     /// Bytes of the live requests.
     live_bytes: u64,
+    /// It owed as much as it may, and is asked again when part of that has come.
+    is_full: bool,
     /// Chunks that the other side suggests, oldest first.
     suggested: VecDeque<ChunkIndex>,
     /// The chunk whose blocks this link asks for first.
@@ -109,6 +116,7 @@ impl Source {
             snubs: 0,
             asks: VecDeque::new(),
             live_bytes: 0,
+            is_full: false,
             suggested: VecDeque::new(),
             lead: None,
             meter: RateMeter::default(),
@@ -474,6 +482,17 @@ impl Source {
             return false;
         }
         self.live_bytes < window.min(config.max_window).max(2 * block_len)
+    }
+
+    /// Whether it owes more than a part of its window since it was full.
+    pub(super) fn rests(&self, config: &PlannerConfig, window: u64) -> bool {
+        let window = window.min(config.max_window);
+        self.is_full && self.live_bytes > window - window / REST
+    }
+
+    /// Notes whether it owes as much as it may.
+    pub(super) fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
     }
 
     /// Whether it will be asked for more as soon as it has room: it answers, and its turn
