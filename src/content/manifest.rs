@@ -357,15 +357,24 @@ impl ManifestBuilder {
     /// [`ManifestError::TooLong`].
     pub fn new(length: u64) -> Result<Self, ManifestError> {
         let geometry = Geometry::of(length)?;
-        Ok(Self {
+        let hashes = Vec::with_capacity(geometry.chunks() as usize);
+        Ok(Self::behind(geometry, hashes))
+    }
+
+    /// Goes on behind the chunks that have these hashes.
+    pub(crate) fn behind(geometry: Geometry, hashes: Vec<ChunkHash>) -> Self {
+        let at = geometry.offset_of(ChunkIndex(hashes.len() as u32));
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(at);
+        Self {
             geometry,
-            hashes: Vec::with_capacity(geometry.chunks() as usize),
+            hashes,
             last_subtrees: last_chunk_subtrees(&geometry),
             siblings: Vec::new(),
             leaf: Vec::new(),
-            hasher: Hasher::new(),
-            at: 0,
-        })
+            hasher,
+            at,
+        }
     }
 
     /// Adds the next piece of the content.
@@ -473,7 +482,7 @@ pub(super) fn merge(hashes: &[ChunkHash]) -> ChunkHash {
 }
 
 /// The hash to which these chunk hashes merge below the root.
-fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
+pub(super) fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
     match hashes {
         [only] => *only,
         _ => {

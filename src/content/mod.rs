@@ -18,6 +18,7 @@ mod name;
 #[cfg(feature = "bittorrent")]
 mod piece_digests;
 mod streamed_manifest;
+pub(crate) mod subtrees;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use chunk::{BlockRange, ChunkIndex};

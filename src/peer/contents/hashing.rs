@@ -1,16 +1,23 @@
 //! Hashing that does not hold up the async threads.
 
-use bytes::Bytes;
+use std::num::NonZero;
+use std::ops::Range;
+use std::thread;
 
-use crate::content::{Manifest, ManifestBuilder, ManifestError};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::content::subtrees::{self, PART_LEN};
+use crate::content::{ChunkHash, Geometry, Manifest, ManifestBuilder, ManifestError};
 use crate::storage::{Blob, StorageError};
 
 /// Up to this many bytes are hashed on the calling thread. That takes less
 /// time than to find another thread, and keeps small runs deterministic.
 pub(in crate::peer) const INLINE_HASH_LEN: usize = 64 << 10;
 
-/// How many bytes are read at a time, while the piece before is hashed.
-const READ_LEN: u64 = 1 << 20;
+/// How many parts of a content are read or hashed at once at most, whatever the number of
+/// cores: this times [`PART_LEN`] is the memory that it takes.
+const MAX_AT_ONCE: usize = 32;
 
 /// Why a blob has no manifest.
 pub(in crate::peer) enum HashError {
@@ -18,7 +25,7 @@ pub(in crate::peer) enum HashError {
     Manifest(ManifestError),
 }
 
-/// Hashes a whole blob. The next piece is read while one is hashed.
+/// Hashes a whole blob, on as many cores as there are. What comes next is read meanwhile.
 ///
 /// In a box: the state of the hash is large, and most of those who may hash never do.
 pub(in crate::peer) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> {
@@ -26,37 +33,43 @@ pub(in crate::peer) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, Ha
 }
 
 async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
-    let length = blob.length();
-    let mut builder = ManifestBuilder::new(length).map_err(HashError::Manifest)?;
-    let read = |at: u64| blob.read_at(at, READ_LEN.min(length - at) as usize);
-    let mut at = 0;
-    let mut piece = read(0).await.map_err(HashError::Storage)?;
-    while at < length {
-        if piece.is_empty() {
-            // The storage returned less than it was asked for; the builder
-            // reports the wrong length.
-            break;
-        }
-        at += piece.len() as u64;
-        let next = async {
-            match at < length {
-                true => read(at).await,
-                false => Ok(Bytes::new()),
-            }
-        };
-        let (hashed, next) = futures::join!(add_piece(builder, piece), next);
-        builder = hashed.map_err(HashError::Manifest)?;
-        piece = next.map_err(HashError::Storage)?;
+    let geometry =
+        Geometry::of(blob.length()).map_err(|error| HashError::Manifest(error.into()))?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    // One more, so that a part is there when a core is free.
+    let at_once = (cores + 1).min(MAX_AT_ONCE);
+    let hashed = stream::iter(subtrees::parts(&geometry)).map(|part| async move {
+        let bytes = read(blob, &geometry, part.clone()).await?;
+        let hashes = hash(bytes.len(), move || {
+            subtrees::hash_part(&geometry, part.start, &bytes)
+        });
+        Ok(hashes.await)
+    });
+    let hashed: Vec<Vec<ChunkHash>> = hashed.buffered(at_once).try_collect().await?;
+    let hashes = subtrees::chunk_hashes(&geometry, &hashed.concat());
+    let mut builder = ManifestBuilder::behind(geometry, hashes);
+    let last = geometry.range_of(geometry.last());
+    for start in last.clone().step_by(PART_LEN as usize) {
+        let bytes = read(blob, &geometry, start..last.end.min(start + PART_LEN)).await?;
+        let len = bytes.len();
+        let add = move || builder.update(&bytes).map(|()| builder);
+        builder = hash(len, add).await.map_err(HashError::Manifest)?;
     }
     builder.finish().map_err(HashError::Manifest)
 }
 
-async fn add_piece(
-    mut builder: ManifestBuilder,
-    piece: Bytes,
-) -> Result<ManifestBuilder, ManifestError> {
-    let len = piece.len();
-    hash(len, move || builder.update(&piece).map(|()| builder)).await
+/// A part of a blob.
+async fn read(blob: &dyn Blob, geometry: &Geometry, part: Range<u64>) -> Result<Bytes, HashError> {
+    let len = (part.end - part.start) as usize;
+    let bytes = blob.read_at(part.start, len).await;
+    let bytes = bytes.map_err(HashError::Storage)?;
+    match bytes.len() == len {
+        true => Ok(bytes),
+        false => Err(HashError::Manifest(ManifestError::Content {
+            found: part.start + bytes.len() as u64,
+            expected: geometry.length(),
+        })),
+    }
 }
 
 /// Runs `work`, which hashes `len` bytes: here if they are few, otherwise on a
