@@ -377,6 +377,11 @@ impl ManifestBuilder {
         }
     }
 
+    /// How many bytes of the content came so far.
+    pub(crate) fn hashed(&self) -> u64 {
+        self.at
+    }
+
     /// Adds the next piece of the content.
     ///
     /// # Errors

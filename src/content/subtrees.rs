@@ -17,12 +17,12 @@ use super::manifest::{ChunkHash, subtree};
 /// its hash, and so short that it stays in the caches.
 pub(crate) const PART_LEN: u64 = 1 << 20;
 
-/// The parts of all chunks but the last, in order: some whole chunks, or one of the equal
-/// parts of one.
+/// The parts before the last chunk, in order, all of [`PART_LEN`]: some whole chunks each, or
+/// one of the equal parts of one. What is behind them is less than a part and a chunk.
 pub(crate) fn parts(geometry: &Geometry) -> impl Iterator<Item = Range<u64>> + use<> {
-    let end = geometry.offset_of(geometry.last());
+    let end = geometry.offset_of(geometry.last()) / PART_LEN * PART_LEN;
     let starts = (0..end).step_by(PART_LEN as usize);
-    starts.map(move |start| start..end.min(start + PART_LEN))
+    starts.map(|start| start..start + PART_LEN)
 }
 
 /// The hashes of a part that begins at this offset: those of its chunks, or its own if it is a
@@ -41,7 +41,7 @@ pub(crate) fn hash_part(geometry: &Geometry, offset: u64, part: &[u8]) -> Vec<Ch
     hashed.collect()
 }
 
-/// The hashes of all chunks but the last, from those of their parts in order.
+/// The hashes of chunks, from those of their parts in order.
 pub(crate) fn chunk_hashes(geometry: &Geometry, of_parts: &[ChunkHash]) -> Vec<ChunkHash> {
     let parts = geometry.chunk_len().div_ceil(PART_LEN) as usize;
     of_parts.chunks(parts).map(subtree).collect()
@@ -70,8 +70,11 @@ mod tests {
         hashed.reverse();
         let hashes = chunk_hashes(&geometry, &hashed.concat());
         let mut builder = ManifestBuilder::behind(geometry, hashes);
-        let last = geometry.offset_of(geometry.last()) as usize;
-        builder.update(&content[last..]).expect("it is not longer");
+        let behind = builder.hashed() as usize;
+        assert!(content.len() - behind <= (PART_LEN + geometry.chunk_len()) as usize);
+        builder
+            .update(&content[behind..])
+            .expect("it is not longer");
         builder.finish().expect("it is not shorter")
     }
 

@@ -48,9 +48,9 @@ async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
     let hashed: Vec<Vec<ChunkHash>> = hashed.buffered(at_once).try_collect().await?;
     let hashes = subtrees::chunk_hashes(&geometry, &hashed.concat());
     let mut builder = ManifestBuilder::behind(geometry, hashes);
-    let last = geometry.range_of(geometry.last());
-    for start in last.clone().step_by(PART_LEN as usize) {
-        let bytes = read(blob, &geometry, start..last.end.min(start + PART_LEN)).await?;
+    let end = geometry.length();
+    for start in (builder.hashed()..end).step_by(PART_LEN as usize) {
+        let bytes = read(blob, &geometry, start..end.min(start + PART_LEN)).await?;
         let len = bytes.len();
         let add = move || builder.update(&bytes).map(|()| builder);
         builder = hash(len, add).await.map_err(HashError::Manifest)?;
