@@ -36,8 +36,9 @@ async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
     let geometry =
         Geometry::of(blob.length()).map_err(|error| HashError::Manifest(error.into()))?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    // One more, so that a part is there when a core is free.
-    let at_once = (cores + 1).min(MAX_AT_ONCE);
+    // Twice as many, so that a part is there when a core is free: some are being read, and some
+    // are on their way from one thread to another.
+    let at_once = (2 * cores + 2).min(MAX_AT_ONCE);
     let hashed = stream::iter(subtrees::parts(&geometry)).map(|part| async move {
         let bytes = read(blob, &geometry, part.clone()).await?;
         let hashes = hash(bytes.len(), move || {
