@@ -16,7 +16,7 @@ use bt_lite::protocol::limits::{
 use bt_lite::protocol::{
     Addr, ChannelId, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof,
     ListedOwner, OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal,
-    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
+    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload, ZoneTag,
 };
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
@@ -147,6 +147,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         chunk().prop_map(PeerMessage::Have),
         chunk().prop_map(PeerMessage::Suggest),
         chunk().prop_map(PeerMessage::DontHave),
+        chunk().prop_map(PeerMessage::Coming),
         block().prop_map(PeerMessage::Request),
         block().prop_map(PeerMessage::Cancel),
         block().prop_map(PeerMessage::Reject),
@@ -192,6 +193,10 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
         (token(), vec(upload, 0..=MAX_BATCH))
             .prop_map(|(token, uploads)| TrackerRequest::Update { token, uploads }),
         token().prop_map(|token| TrackerRequest::Exit { token }),
+        (token(), 0..=ZoneTag::MAX).prop_map(|(token, number)| TrackerRequest::Zone {
+            token,
+            zone: ZoneTag::from_number(number).unwrap(),
+        }),
         (proptest::option::of(addr()), token())
             .prop_map(|(listen, token)| TrackerRequest::RegisterAlso { listen, token }),
     ]

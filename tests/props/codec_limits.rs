@@ -264,11 +264,11 @@ fn hello_and_register_of_another_version_or_protocol_are_recognized() {
 
 #[test]
 fn unknown_types_and_empty_frames_are_refused() {
-    for found in [0x09, 0x11, 0x2b, 0x3f, 0x40, 0x50, 0xff] {
+    for found in [0x09, 0x11, 0x2c, 0x3f, 0x40, 0x50, 0xff] {
         let decoded = PeerMessage::decode(on_session(found, &[], 5));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
-    for found in [0x00, 0x20, 0x45, 0x50] {
+    for found in [0x00, 0x20, 0x46, 0x50] {
         let decoded = TrackerRequest::decode(frame(found, &[], 0));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }

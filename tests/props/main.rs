@@ -34,4 +34,6 @@ mod tracker_addresses;
 mod tracker_names;
 mod tracker_strangers;
 mod tracker_world;
+mod tracker_zones;
 mod uploader;
+mod zones;

@@ -290,7 +290,9 @@ impl RedisRegistry {
             return;
         };
         match request {
-            TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
+            TrackerRequest::Register { .. }
+            | TrackerRequest::RegisterAlso { .. }
+            | TrackerRequest::Zone { .. } => {
                 plan.refuse(Refusal::Busy);
             }
             // It comes again after a while.
@@ -323,6 +325,7 @@ impl RedisRegistry {
                 let asker = Asker {
                     listens: None,
                     has_both: false,
+                    zone: None,
                 };
                 let left = self.left();
                 let is_left_out = |owner| left.contains(&owner);

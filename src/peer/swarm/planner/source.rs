@@ -59,6 +59,8 @@ pub(super) struct Source {
     wanted: u32,
     /// Whether it has said what it has.
     announced: bool,
+    /// It is in another zone.
+    is_far: bool,
     /// It rejected a chunk that it claimed to have. From then on it never
     /// counts as a seeder.
     unreliable: bool,
@@ -101,6 +103,7 @@ impl Source {
             candidates: 0,
             wanted: 0,
             announced: false,
+            is_far: false,
             unreliable: false,
             rejections: 0,
             choked: false,
@@ -147,6 +150,16 @@ impl Source {
     pub(super) fn set_has(&mut self, has: ChunkSet, candidates: u32, wanted: u32) -> ChunkSet {
         (self.candidates, self.wanted) = (candidates, wanted);
         std::mem::replace(&mut self.has, has)
+    }
+
+    /// Whether it is in another zone.
+    pub(super) fn is_far(&self) -> bool {
+        self.is_far
+    }
+
+    /// It is in another zone.
+    pub(super) fn set_far(&mut self) {
+        self.is_far = true;
     }
 
     /// It has said what it has.
