@@ -25,8 +25,8 @@ use super::phase::Phase;
 use super::remote_chunks::RemoteChunks;
 use super::uploader::Uploader;
 use super::{LinkId, LinkInfo, LinkMap, SwarmConfig};
-use crate::protocol::{Addr, HostKey};
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
+use crate::protocol::{Addr, HostKey};
 
 /// A link that has not let this side ask for this long, and has what is missing here, is
 /// doubtful.
@@ -276,9 +276,18 @@ impl<'a> Places<'a> {
     /// Whether a link keeps its place though nothing was exchanged: the first few with peers that
     /// fetch for this zone, which have to hear of each other.
     fn is_kept(self, id: LinkId, link: &Link) -> bool {
-        let named = |link: &Link| link.info.addr.as_ref().is_some_and(|addr| self.importers.contains(addr));
+        let named = |link: &Link| {
+            link.info
+                .addr
+                .as_ref()
+                .is_some_and(|addr| self.importers.contains(addr))
+        };
         let imports = |link: &Link| link.imports || named(link);
-        let before = || self.links.iter().filter(|(other, link)| *other < id && imports(link));
+        let before = || {
+            self.links
+                .iter()
+                .filter(|(other, link)| *other < id && imports(link))
+        };
         imports(link) && before().count() < KEPT
     }
 

@@ -491,7 +491,10 @@ impl Planner {
     /// [`next_idle`](Self::next_idle).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.idle.retry().filter(|_| !self.ledger.open().is_empty());
-        let far = self.ledger.far().filter(|_| self.imports && !self.is_done());
+        let far = self
+            .ledger
+            .far()
+            .filter(|_| self.imports && !self.is_done());
         let far = far.and_then(FarRule::poll_timeout);
         let vain = self.vain_at().filter(|_| !self.is_vain && !self.is_done());
         let times = self.silences.next().into_iter().chain(retry);

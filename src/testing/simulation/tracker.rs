@@ -120,7 +120,11 @@ impl Tracker {
             true => {
                 let zone = |member: Member| members[member.0].told_zone();
                 let is_far = |addr: &MemberAddr| zone(addr.member) != zone(asker);
-                let one_in = if !importers.is_empty() { FAR_OF_IMPORTER } else { FAR };
+                let one_in = if !importers.is_empty() {
+                    FAR_OF_IMPORTER
+                } else {
+                    FAR
+                };
                 draw_by_zone(rng, &mut self.listed, others, one_in, is_far);
             }
         }

@@ -377,7 +377,8 @@ impl Catalog {
             .insert(owner, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
-        self.zones.set(content_number, ownership, listing.zone, complete);
+        self.zones
+            .set(content_number, ownership, listing.zone, complete);
         self.set_also(ownership, listing.also.as_ref());
     }
 
@@ -438,7 +439,8 @@ impl Catalog {
                 ownerships.set_pos(owner.ownership, pos);
             });
             let complete = self.ownerships.is_complete(held.ownership);
-            self.zones.set(content, held.ownership, listing.zone, complete);
+            self.zones
+                .set(content, held.ownership, listing.zone, complete);
             self.set_also(held.ownership, listing.also.as_ref());
         } else {
             self.unlist(content, held.ownership);
@@ -617,7 +619,9 @@ impl Catalog {
                 });
             }
             let left = less_by(wanted, near);
-            content.owners.choose(seed, left, |owner| picker.take(owner));
+            content
+                .owners
+                .choose(seed, left, |owner| picker.take(owner));
             is_plain &= picker.is_plain;
             if near > 0 {
                 let first = importers.map_or(0, usize::from);
@@ -630,7 +634,12 @@ impl Catalog {
                 Some(name) => out.found_as(importers, content.id, content.length, name),
                 None => {
                     let name = name_of(&content.id);
-                    out.found_as(importers, content.id, content.length, name.as_str().as_bytes());
+                    out.found_as(
+                        importers,
+                        content.id,
+                        content.length,
+                        name.as_str().as_bytes(),
+                    );
                 }
             }
         }

@@ -42,14 +42,16 @@ impl ZoneOwners {
             return;
         }
         let place = self.places.get(&owner);
-        if place.map(|(zone, complete, _)| (*zone, *complete)) == zone.map(|zone| (zone, complete)) {
+        if place.map(|(zone, complete, _)| (*zone, *complete)) == zone.map(|zone| (zone, complete))
+        {
             return;
         }
         self.remove(content, owner);
         if let Some(zone) = zone {
             let key = list_key(content, zone, complete);
             let list = self.lists.entry(key).or_default();
-            self.places.insert(owner, (zone, complete, list.len() as u32));
+            self.places
+                .insert(owner, (zone, complete, list.len() as u32));
             list.push(owner);
         }
     }

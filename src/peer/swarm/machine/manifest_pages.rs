@@ -175,7 +175,9 @@ fn add_links(parts: &mut Parts, now: Instant, mut transfer: Transfer) -> Transfe
             transfer.planner.link_is_far(now, id);
         }
         if let Some(peer) = link.info.peer.filter(|_| link.imports) {
-            transfer.planner.link_imports(now, id, zones::name_of(&peer));
+            transfer
+                .planner
+                .link_imports(now, id, zones::name_of(&peer));
         }
         transfer.planner.link_choked(id, link.is_choked());
         if let Some(early) = &early {

@@ -95,7 +95,11 @@ pub(super) struct FarRule {
     lying: Vec<u8>,
     /// When it is looked next.
     look: Instant,
-    /// Chunks that come to this peer, and of which others were not told yet.
+    /// The chunks that this peer has claimed and that are not here. If what it asked is rejected,
+    /// it asks again, whoever else has claimed them meanwhile: two claims at the same time must
+    /// not wait for each other.
+    mine: Bitfield,
+    /// Those of which others were not told yet.
     untold: Vec<ChunkIndex>,
     /// For how long a claim counts.
     claim: Duration,
@@ -187,6 +191,7 @@ impl FarRule {
             claims: BTreeMap::new(),
             lying: vec![0; chunks as usize],
             look: now + LOOK,
+            mine: Bitfield::none(chunks),
             untold: Vec::new(),
             claim: slow + CLAIM,
             flow: Flow {
@@ -227,7 +232,11 @@ impl FarRule {
     pub(super) fn near_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
         self.copies[chunk.as_usize()] += 1;
         self.withheld.insert(chunk);
-        if self.claims.get(&chunk).is_some_and(|claim| claim.link == link) {
+        if self
+            .claims
+            .get(&chunk)
+            .is_some_and(|claim| claim.link == link)
+        {
             self.unclaim(chunk, false);
         }
     }
@@ -243,13 +252,14 @@ impl FarRule {
         self.refresh(chunk);
     }
 
-    /// Whether some near link has a chunk.
-    fn is_near(&self, chunk: ChunkIndex) -> bool {
-        self.seeders > 0 || self.copies[chunk.as_usize()] > 0
+    /// Whether a chunk belongs to others, or comes to them.
+    fn is_others(&self, chunk: ChunkIndex) -> bool {
+        let is_left = self.foreign.contains(chunk) || self.claims.contains_key(&chunk);
+        is_left && !self.mine.contains(chunk)
     }
 
     fn refresh(&mut self, chunk: ChunkIndex) {
-        let is_others = self.foreign.contains(chunk) || self.claims.contains_key(&chunk);
+        let is_others = self.is_others(chunk);
         let is_withheld = is_others || self.copies[chunk.as_usize()] > 0;
         set(&mut self.others, chunk, is_others);
         set(&mut self.withheld, chunk, is_withheld);
@@ -279,7 +289,9 @@ impl FarRule {
             let claims = self.claims.iter();
             let claimed = claims.filter(|(_, claim)| claim.link == link);
             let claimed: Vec<ChunkIndex> = claimed.map(|(chunk, _)| *chunk).collect();
-            claimed.into_iter().for_each(|chunk| self.unclaim(chunk, false));
+            claimed
+                .into_iter()
+                .for_each(|chunk| self.unclaim(chunk, false));
         }
         self.share_out();
     }
@@ -331,15 +343,19 @@ impl FarRule {
     pub(super) fn is_here(&mut self, chunk: ChunkIndex) {
         // Whether the one who claims it gets it as well is not seen any more.
         let claim = self.claims.remove(&chunk);
+        self.mine.remove(chunk);
         if let Some(rival) = claim.and_then(|claim| self.rivals.get_mut(&claim.link)) {
             rival.claims -= 1;
-            self.refresh(chunk);
         }
+        self.refresh(chunk);
     }
 
     /// This peer asks a far link for a chunk.
     pub(super) fn fetches(&mut self, chunk: ChunkIndex) {
-        self.untold.push(chunk);
+        if self.mine.insert(chunk) {
+            self.untold.push(chunk);
+            self.refresh(chunk);
+        }
     }
 
     /// The chunks that others have to be told of.
@@ -442,7 +458,7 @@ impl FarRule {
         assert_eq!(self.seeders, expected.seeders);
         assert!(self.late_seeders <= self.seeders);
         for chunk in (0..self.withheld.chunks()).map(ChunkIndex) {
-            let others = self.foreign.contains(chunk) || self.claims.contains_key(&chunk);
+            let others = self.is_others(chunk);
             assert_eq!(self.others.contains(chunk), others);
             let held = expected.withheld.contains(chunk) || others;
             assert_eq!(self.withheld.contains(chunk), held);
