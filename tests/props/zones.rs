@@ -77,6 +77,13 @@ impl One {
         }
     }
 
+    /// A tracker says that this peer fetches for its zone.
+    fn imports(&mut self) {
+        self.swarm.import(self.now, []);
+        self.settle();
+        self.sent.clear();
+    }
+
     /// Somebody comes, tells the manifest, and goes.
     fn knows_the_manifest(&mut self) {
         let link = self.up(None);
@@ -164,11 +171,12 @@ fn between() -> (One, LinkId, LinkId) {
     let mut one = One::new(&SMALL[4], Some(here()));
     let (near, far) = (one.up(Some(here())), one.up(Some(tag("there"))));
     one.knows_the_manifest();
+    one.imports();
     (one, near, far)
 }
 
 #[test]
-fn zone_is_said_once_behind_what_this_side_has_and_only_if_there_is_one() {
+fn zone_is_said_once_before_anything_else_and_only_if_there_is_one() {
     for zone in [None, Some(here())] {
         let mut one = One::new(&SMALL[4], zone);
         let link = one.up(None);
@@ -176,7 +184,7 @@ fn zone_is_said_once_behind_what_this_side_has_and_only_if_there_is_one() {
         let greeted = said.iter().position(|said| *said == PeerMessage::HaveNone);
         let marked = said.iter().position(|said| *said == mark(here()));
         assert_eq!(marked.is_some(), zone.is_some());
-        assert!(marked.is_none_or(|marked| greeted.unwrap() + 1 == marked));
+        assert!(marked.is_none_or(|marked| marked + 1 == greeted.unwrap()));
     }
 }
 
@@ -204,23 +212,18 @@ fn links_without_a_zone_are_asked_for_anything_on_either_side() {
 }
 
 #[test]
-fn near_links_hear_of_what_comes_and_pass_it_on_once() {
+fn others_that_fetch_for_the_zone_hear_of_what_comes_and_leave_it() {
     let (mut one, near, far) = between();
     let other = one.up(Some(here()));
+    assert!(one.said(other).contains(&PeerMessage::Importing));
+    one.hears(near, PeerMessage::Importing);
     one.sent.clear();
     one.has(far, [2]);
     let block = one.requests(far)[0];
     assert_eq!(one.said(near), [coming(2)]);
-    assert_eq!(one.said(other), [coming(2)]);
-    // Another one says the same: this peer fetches it already.
-    one.hears(near, coming(2));
-    assert_eq!(one.said(other), []);
+    assert_eq!(one.said(other), [], "it does not fetch for the zone");
     one.hears(near, coming(1));
-    one.hears(near, coming(1));
-    assert_eq!(one.said(other), [coming(1)]);
-    assert_eq!(one.said(near), []);
     one.has(far, [1]);
-    assert_eq!(one.requests(far), []);
     one.answers(far, block);
     assert_eq!(one.requests(far), []);
     one.has(near, [1]);
@@ -229,25 +232,39 @@ fn near_links_hear_of_what_comes_and_pass_it_on_once() {
 }
 
 #[test]
-fn chunk_that_does_not_come_is_fetched_and_nobody_puts_it_off_for_ever() {
+fn peer_that_fetches_for_nobody_leaves_far_links_alone_until_nothing_comes() {
+    let mut one = One::new(&SMALL[4], Some(here()));
+    let (near, far) = (one.up(Some(here())), one.up(Some(tag("there"))));
+    one.knows_the_manifest();
+    one.has(far, [0]);
+    one.passes(Duration::from_secs(4));
+    assert_eq!(one.requests(far), []);
+    one.passes(Duration::from_secs(7));
+    assert_eq!(one.asked(far), BTreeSet::from([0]));
+    assert_eq!(one.said(near), [PeerMessage::Importing]);
+}
+
+#[test]
+fn one_that_claims_and_never_fetches_is_believed_a_few_times() {
     let (mut one, near, _) = between();
-    let other = one.up(Some(here()));
+    one.hears(near, PeerMessage::Importing);
     one.sent.clear();
-    for _ in 0..3 {
-        one.hears(near, coming(1));
-        assert_eq!(one.said(other), [coming(1)]);
+    for chunk in 0..3 {
+        one.hears(near, coming(chunk));
         let far = one.up(Some(tag("there")));
-        one.has(far, [1]);
+        one.has(far, [chunk]);
         one.passes(Duration::from_secs(4));
         assert_eq!(one.requests(far), [], "it is waited for");
-        one.passes(Duration::from_millis(1100));
+        one.passes(Duration::from_secs(2));
         let asked = one.requests(far);
         assert_eq!(asked.len(), 1);
         one.hears(far, PeerMessage::Reject(asked[0]));
         one.sent.clear();
     }
-    one.hears(near, coming(1));
-    assert_eq!(one.said(other), [], "it is not believed any more");
+    one.hears(near, coming(3));
+    let far = one.up(Some(tag("there")));
+    one.has(far, [3]);
+    assert_eq!(one.asked(far), BTreeSet::from([3]));
 }
 
 #[test]
@@ -286,6 +303,8 @@ enum Op {
     Have(usize, u32),
     All(usize),
     Coming(usize, u32),
+    Importing(usize),
+    Import,
     Choke(usize, bool),
     Answer(usize),
     Reject(usize),
@@ -301,6 +320,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (at.clone(), chunk.clone()).prop_map(|(at, chunk)| Op::Have(at, chunk)),
         1 => at.clone().prop_map(Op::All),
         3 => (at.clone(), chunk).prop_map(|(at, chunk)| Op::Coming(at, chunk)),
+        1 => at.clone().prop_map(Op::Importing),
+        1 => Just(Op::Import),
         2 => (at.clone(), any::<bool>()).prop_map(|(at, choke)| Op::Choke(at, choke)),
         4 => at.clone().prop_map(Op::Answer),
         1 => at.prop_map(Op::Reject),
@@ -348,6 +369,15 @@ proptest! {
                     if let Some((link, Some(0))) = at(n) {
                         one.hears(link, coming(chunk));
                     }
+                }
+                Op::Importing(n) => {
+                    if let Some((link, Some(0))) = at(n) {
+                        one.hears(link, PeerMessage::Importing);
+                    }
+                }
+                Op::Import => {
+                    one.swarm.import(one.now, []);
+                    one.settle();
                 }
                 Op::Choke(n, choke) => {
                     if let Some((link, _)) = at(n) {
