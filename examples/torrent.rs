@@ -10,10 +10,14 @@
 //!     fetch folder.torrent --out downloads --peer 127.0.0.1:6881
 //! cargo run --release --features bittorrent --example torrent -- \
 //!     fetch 'magnet:?xt=urn:btih:…' --out downloads --save folder.torrent
+//! cargo run --release --features bittorrent --example torrent -- \
+//!     fetch folder.torrent --out downloads --files 0,2-4 --path docs
 //! ```
 //!
-//! `show` ends with a magnet link. `fetch` takes one instead of a torrent file; the file can
-//! be saved when peers have sent what is in it.
+//! `show` has the numbers of the files, and ends with a magnet link. With `--files` or `--path`,
+//! `fetch` gets these files alone, and prints `file <number> <bytes here> of <bytes> <path>` of
+//! each that is wanted whenever there is more of it. It takes a magnet link instead of a torrent
+//! file; the file can be saved when peers have sent what is in it.
 //!
 //! `seed` prints `listening <address>` and, when all is verified, `seeding <info hash>`; it
 //! ends on Ctrl-C. `fetch` ends with `complete <info hash> <bytes> bytes in <seconds> s`; with
@@ -21,6 +25,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,12 +35,12 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "bittorrent-dht")]
 use bt_lite::bittorrent::DhtConfig;
 use bt_lite::bittorrent::{
-    Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
-    TorrentSessionConfig,
+    FileChoice, Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentFiles, TorrentOptions,
+    TorrentSession, TorrentSessionConfig,
 };
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::storage::open_file;
-use bt_lite::{FolderPath, MemoryStorage, Peer, TcpTransport};
+use bt_lite::{ContentId, FolderPath, MemoryStorage, Peer, TcpTransport};
 use clap::{Parser, Subcommand, ValueEnum};
 use common::{Outcome, follow, interrupt, print_line};
 
@@ -98,6 +103,12 @@ enum Command {
         /// Where to save the torrent file.
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
+        /// Fetches the files of these numbers only, such as 0,2-4.
+        #[arg(long, value_name = "NUMBERS")]
+        files: Option<FileChoice>,
+        /// Fetches this file or folder of the torrent only. May be given several times.
+        #[arg(long, value_name = "PATH")]
+        path: Vec<String>,
         #[command(flatten)]
         network: Network,
     },
@@ -174,20 +185,30 @@ async fn run(command: Command) -> Outcome<()> {
             network,
         } => {
             let torrent = Torrent::File(Box::new(read(&torrent).await?));
-            share(torrent, &directory, network, true, ("seeding", None)).await
+            let wanted = Wanted {
+                files: None,
+                stays: true,
+            };
+            share(torrent, &directory, network, wanted, ("seeding", None)).await
         }
         Command::Fetch {
             torrent,
             out,
             seed,
             save,
+            files,
+            path,
             network,
         } => {
+            let files = path.into_iter().fold(files, |files, path| {
+                Some(files.unwrap_or_default().path(path))
+            });
+            let wanted = Wanted { files, stays: seed };
             let torrent = match torrent.starts_with("magnet:") {
                 true => Torrent::Magnet(torrent.parse()?),
                 false => Torrent::File(Box::new(read(torrent.as_ref()).await?)),
             };
-            share(torrent, &out, network, seed, ("complete", save)).await
+            share(torrent, &out, network, wanted, ("complete", save)).await
         }
     }
 }
@@ -208,6 +229,15 @@ fn hash(metainfo: &Metainfo) -> String {
     match (metainfo.info_hash_v1(), metainfo.info_hash_v2()) {
         (Some(v1), _) => v1.to_string(),
         (None, Some(v2)) => v2.to_string(),
+        (None, None) => unreachable!("a torrent has one of the two"),
+    }
+}
+
+/// What the peer knows it by.
+fn id(metainfo: &Metainfo) -> ContentId {
+    match (metainfo.info_hash_v1(), metainfo.info_hash_v2()) {
+        (Some(v1), _) => ContentId::of_torrent_v1(v1.as_bytes()),
+        (None, Some(v2)) => ContentId::of_torrent_v2(v2.as_bytes()),
         (None, None) => unreachable!("a torrent has one of the two"),
     }
 }
@@ -263,9 +293,10 @@ fn show(metainfo: &Metainfo) -> Outcome<()> {
     for tracker in metainfo.trackers().iter().flatten() {
         print_line(format_args!("tracker {tracker}"))?;
     }
-    let files = metainfo.files().iter();
-    for file in files.filter(|file| !file.is_padding()) {
-        print_line(format_args!("{:>12} {}", file.length(), file.path()))?;
+    let files = metainfo.files().iter().enumerate();
+    for (number, file) in files.filter(|(_, file)| !file.is_padding()) {
+        let (length, path) = (file.length(), file.path());
+        print_line(format_args!("{number:>5} {length:>12} {path}"))?;
     }
     print_line(format_args!("{}", Magnet::of(metainfo)))
 }
@@ -297,11 +328,42 @@ enum Torrent {
     Magnet(Magnet),
 }
 
+/// What is wanted of it.
+struct Wanted {
+    /// Some of its files, or all.
+    files: Option<FileChoice>,
+    /// Whether it is shared when it is complete.
+    stays: bool,
+}
+
+/// Prints how far the files are that are wanted, whenever that is news.
+async fn show_files(files: &TorrentFiles) -> Outcome<()> {
+    let mut shown = BTreeMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        print_files(files, &mut shown).await?;
+    }
+}
+
+/// Prints those files of which there is more than what was shown.
+async fn print_files(files: &TorrentFiles, shown: &mut BTreeMap<usize, u64>) -> Outcome<()> {
+    let listed = files.list().await;
+    for file in listed.into_iter().filter(|file| file.wanted) {
+        let (number, here) = (file.number, file.verified_bytes);
+        if shown.insert(number, here) != Some(here) {
+            let (length, path) = (file.length, file.path);
+            print_line(format_args!("file {number} {here} of {length} {path}"))?;
+        }
+    }
+    Ok(())
+}
+
 async fn share(
     torrent: Torrent,
     directory: &Path,
     network: Network,
-    stays: bool,
+    Wanted { files, stays }: Wanted,
     (done, save): (&str, Option<PathBuf>),
 ) -> Outcome<()> {
     let interrupted = interrupt()?;
@@ -320,17 +382,27 @@ async fn share(
     for addr in network.peer {
         options = options.peer(addr);
     }
+    let mut is_part = files.is_some();
+    if let Some(files) = files {
+        options = options.files(files);
+    }
     let begun = Instant::now();
     let outcome = tokio::select! {
         outcome = async {
-            let (mut download, metainfo) = match torrent {
-                Torrent::File(metainfo) => (session.add(&metainfo, options)?, *metainfo),
+            let (mut download, metainfo, files) = match torrent {
+                Torrent::File(metainfo) => {
+                    let download = session.add(&metainfo, options)?;
+                    let files = session.files(&id(&metainfo));
+                    (download, *metainfo, files)
+                }
                 Torrent::Magnet(magnet) => {
+                    is_part |= magnet.selected.is_some();
                     let mut magnet = session.add_magnet(&magnet, options)?;
                     match magnet.known().await {
                         Some(metainfo) => {
                             print_line(format_args!("known {}", hash(&metainfo)))?;
-                            (magnet.into_download(), metainfo)
+                            let files = magnet.files().clone();
+                            (magnet.into_download(), metainfo, Some(files))
                         }
                         None => return magnet.await.map(|_| ()).map_err(Into::into),
                     }
@@ -339,8 +411,20 @@ async fn share(
             if let Some(path) = save {
                 fs::write(path, metainfo.to_bytes())?;
             }
-            follow(&download, |_| Ok(())).await?;
+            let shows = async {
+                match files.as_ref().filter(|_| is_part) {
+                    Some(files) => show_files(files).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                followed = follow(&download, |_| Ok(())) => followed?,
+                shown = shows => shown?,
+            }
             let content = (&mut download).await?;
+            if let Some(files) = files.as_ref().filter(|_| is_part) {
+                print_files(files, &mut BTreeMap::new()).await?;
+            }
             let seconds = begun.elapsed().as_secs_f64();
             let (hash, length) = (hash(&metainfo), content.length);
             print_line(format_args!("{done} {hash} {length} bytes in {seconds:.2} s"))?;

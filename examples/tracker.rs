@@ -18,7 +18,7 @@
 //!
 //! With `--redis URL` it shares what it knows with other trackers, in a Redis or Valkey. All of
 //! them need the same secret: `--redis-secret FILE`, with random bytes. Several URLs are those
-//! of a primary and its replicas.
+//! of a primary and its replicas, or of some nodes of a Redis Cluster.
 //!
 //! All of that may be in a file as well (`--config FILE`), or in the environment; `--help` says
 //! how. With `--admin ADDR` it tells over HTTP how it is: `/healthz`, `/readyz` and, for

@@ -244,5 +244,4 @@ kinds!(StoreError {
     Full => "full",
     Schema => "schema",
     Key => "key",
-    Unsupported => "unsupported",
 } causes {});

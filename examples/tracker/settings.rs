@@ -71,7 +71,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     udp: Vec<String>,
-    /// A store that several trackers share, and its replicas.
+    /// A store that several trackers share, and its replicas; or some nodes of a Redis
+    /// Cluster. May be given several times.
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redis: Vec<String>,

@@ -183,7 +183,7 @@ fn peer(text: &str) -> Option<Addr> {
 }
 
 /// Numbers and ranges with commas between them (BEP 53).
-fn selection(text: &str) -> Result<Vec<RangeInclusive<u32>>, MagnetError> {
+pub(crate) fn selection(text: &str) -> Result<Vec<RangeInclusive<u32>>, MagnetError> {
     let parts = text.split(',').filter(|part| !part.is_empty());
     let ranges = parts.map(|part| {
         let number = |text: &str| {

@@ -25,7 +25,8 @@ pub mod wire;
 #[cfg(feature = "bittorrent-dht")]
 pub use crate::peer::DhtConfig;
 pub use crate::peer::{
-    MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,
+    FileChoice, MagnetDownload, TorrentError, TorrentFileProgress, TorrentFiles, TorrentOptions,
+    TorrentSession, TorrentSessionConfig,
 };
 pub use info_hash::{InfoHashV1, InfoHashV2, ParseInfoHashError};
 pub use magnet::{Magnet, MagnetError};

@@ -175,6 +175,36 @@
 //! paused before a restart. [`Peer::remove`](crate::Peer::remove) deletes its files, and
 //! nothing else that lies there.
 //!
+//! # … fetch only some files of a torrent?
+//!
+//! With the feature `bittorrent`, `TorrentOptions::file` names them by number and
+//! `TorrentOptions::path` by path, a folder as well; a magnet link with `so=0,2-4` does so too.
+//! The download is complete when these are whole and have their names, and goes on sharing what
+//! is here. `TorrentSession::files` gives a handle that says how far each file is, and selects
+//! more or fewer at any time:
+//!
+//! ```no_run
+//! # #[cfg(feature = "bittorrent")]
+//! # async fn example(
+//! #     session: bt_lite::bittorrent::TorrentSession,
+//! #     metainfo: bt_lite::bittorrent::Metainfo,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! use bt_lite::bittorrent::{FileChoice, TorrentOptions};
+//!
+//! let options = TorrentOptions::new().path("docs/").file(7);
+//! let content = session.add(&metainfo, options)?.await?;
+//! if let Some(files) = session.files(&content.id) {
+//!     files.select(&FileChoice::none().path("images"))?;
+//!     files.complete().await;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Pieces that reach into other files are fetched as a whole. What lies in those is kept beside
+//! the files and used when they are selected. Which files were wanted is not recorded: name them
+//! again after a restart.
+//!
 //! # … share the same files as a torrent?
 //!
 //! With the feature `bittorrent`, nothing is copied, whichever is there first:

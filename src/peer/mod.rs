@@ -68,5 +68,6 @@ pub use stats::{ContentStats, PeerStats};
 pub use torrents::DhtConfig;
 #[cfg(feature = "bittorrent")]
 pub use torrents::{
-    MagnetDownload, TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig,
+    FileChoice, MagnetDownload, TorrentError, TorrentFileProgress, TorrentFiles, TorrentOptions,
+    TorrentSession, TorrentSessionConfig,
 };

@@ -44,7 +44,7 @@ pub(crate) use error::located;
 #[cfg(feature = "_fuzzing")]
 pub(crate) use file::fuzzing;
 #[cfg(feature = "bittorrent")]
-pub(crate) use file::{CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
+pub(crate) use file::{ChosenFiles, CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
 #[cfg(feature = "file-storage")]
 pub(crate) use file::{
     Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,

@@ -15,8 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Asked, Replies};
 #[cfg(feature = "redis")]
 use super::redis::{RedisRegistry, StoreStats};
+#[cfg(feature = "bittorrent")]
+use super::registry::{Membership, TorrentAnnounce, TorrentAnswer};
 use super::registry::{Owned, Permits, RegistryStats, Snapshot};
 use super::sharded::ShardedRegistry;
+#[cfg(feature = "bittorrent")]
+use crate::bittorrent::InfoHashV1;
+#[cfg(feature = "bittorrent")]
+use crate::bittorrent::tracker::ScrapeFigures;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{Addr, ContentKey, Refusal, Token, TrackerRequest};
 
@@ -65,6 +71,40 @@ impl Store {
                 let handled = registry.handle_permitted(now, from, request, permits, reply);
                 handled.await
             }
+        }
+    }
+
+    /// Answers an announce of a BitTorrent client. Who is remembered in a shared store has no
+    /// token there: it is known by its torrent and its address.
+    #[cfg(feature = "bittorrent")]
+    pub(super) async fn announce(
+        &self,
+        now: Instant,
+        from: (&Addr, Option<&Addr>),
+        announce: &TorrentAnnounce,
+    ) -> Result<(TorrentAnswer, Membership), Refusal> {
+        match self {
+            Self::Memory(registry) => registry.announce_as_member(now, from, announce),
+            #[cfg(feature = "redis")]
+            Self::Redis(registry) => {
+                let answered = registry.announce(from, announce).await;
+                answered.map(|answer| (answer, Membership::None))
+            }
+        }
+    }
+
+    /// Answers a scrape of a BitTorrent client that came from `source`.
+    #[cfg(feature = "bittorrent")]
+    pub(super) async fn scrape(
+        &self,
+        now: Instant,
+        source: &Addr,
+        torrents: &[InfoHashV1],
+    ) -> Vec<Option<ScrapeFigures>> {
+        match self {
+            Self::Memory(registry) => registry.scrape(now, source, torrents),
+            #[cfg(feature = "redis")]
+            Self::Redis(registry) => registry.scrape(torrents).await,
         }
     }
 

@@ -219,3 +219,32 @@ async fn torrent_of_a_magnet_link_is_found_by_its_tracker_and_lacks_something_fr
     owner.shutdown().await;
     server.abort();
 }
+
+#[tokio::test]
+async fn partial_seed_is_told_apart_by_the_tracker() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let mut metainfo: Metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let (tracker, mut heard) = Tracker::new();
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let routes = Router::new().route("/announce", get(http));
+    let served = axum::serve(listener, routes.with_state(tracker));
+    tokio::spawn(served.into_future());
+    metainfo.set_trackers(vec![vec![url]]);
+    let options = TorrentOptions::new().directory(there.path()).path("b");
+    let options = options.peer(crate::sessions::addr(&seeds));
+    let _download = fetches.add(&metainfo, options).unwrap();
+    let said = heard.recv().await.unwrap();
+    assert_eq!(said.event, Some(AnnounceEvent::Started));
+    let said = heard.recv().await.unwrap();
+    // Four of its pieces are here. What is left is so of the whole torrent.
+    let left = metainfo.total_length() - 4 * u64::from(metainfo.piece_length());
+    assert_eq!((said.event, said.left), (Some(AnnounceEvent::Paused), left));
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}

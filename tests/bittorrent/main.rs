@@ -8,6 +8,7 @@ mod also;
 mod also_folders;
 mod announces;
 mod builder;
+mod choosing;
 mod discovery;
 mod hash_trees;
 mod hostile_torrents;

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use bt_lite::bittorrent::tracker::ScrapeFigures;
-use bt_lite::bittorrent::{Metainfo, MetainfoFormat};
+use bt_lite::bittorrent::{FileChoice, Metainfo, MetainfoFormat};
 use tempfile::TempDir;
 
 use crate::client::{Client, Place};
 use crate::ours::Ours;
 use crate::program::Program;
 use crate::setting::{Setting, until};
-use crate::torrent::{Share, announced, differences, torrent, write_share};
+use crate::torrent::{MIDDLE, NAME, Share, announced, differences, torrent, write_share};
 use crate::trackers::{OPENTRACKER, RunningTracker, TrackerKind};
 
 /// A client, and where it has the content.
@@ -65,12 +65,27 @@ impl Cell {
 
     /// Our side, and where it has the content.
     async fn ours(&self, share: Share) -> (Ours, PathBuf) {
-        let directory = self.directory("ours", share);
-        let ours = Ours::start(&self.setting, &self.metainfo, &directory).await;
+        self.ours_of("ours", share, None).await
+    }
+
+    /// The same in a directory of its own, with these files wanted.
+    async fn ours_of(
+        &self,
+        name: &str,
+        share: Share,
+        files: Option<FileChoice>,
+    ) -> (Ours, PathBuf) {
+        let directory = self.directory(name, share);
+        let ours = Ours::start(&self.setting, &self.metainfo, &directory, files).await;
         (ours, directory)
     }
 
     fn client(&mut self, client: &Client, share: Share) {
+        self.client_of(client, share, &[]);
+    }
+
+    /// The same with these files wanted.
+    fn client_of(&mut self, client: &Client, share: Share, chosen: &[usize]) {
         let name = format!("{} {}", self.clients.len(), client.name);
         let directory = self.directory(&name, share);
         let home = self.root.path().join(&name);
@@ -83,6 +98,7 @@ impl Cell {
             address: self.setting.address_of(client),
             port: self.setting.free_port(),
             asks_udp,
+            chosen,
         };
         let command = (client.command)(&place).unwrap();
         let program = Program::start(&name, command, &home).unwrap();
@@ -171,16 +187,65 @@ pub(crate) async fn we_fetch(client: &Client, format: MetainfoFormat, kind: Trac
 
 /// Three clients, each with another third, and we with nothing, until all have all.
 pub(crate) async fn mixed(clients: [&Client; 3], format: MetainfoFormat, kind: TrackerKind) {
+    mix(clients, format, kind, (3, Share::None)).await;
+}
+
+/// Three clients and we, each with another quarter, until all have all.
+pub(crate) async fn mixed_with_our_part(
+    clients: [&Client; 3],
+    format: MetainfoFormat,
+    kind: TrackerKind,
+) {
+    let ours = Share::Part { of: 4, at: 3 };
+    mix(clients, format, kind, (4, ours)).await;
+}
+
+async fn mix(
+    clients: [&Client; 3],
+    format: MetainfoFormat,
+    kind: TrackerKind,
+    (of, ours): (usize, Share),
+) {
     let Some(mut cell) = Cell::start(&clients, format, kind).await else {
         return;
     };
     for (at, client) in clients.into_iter().enumerate() {
-        cell.client(client, Share::Part { of: 3, at });
+        cell.client(client, Share::Part { of, at });
     }
-    let (mut ours, directory) = cell.ours(Share::None).await;
+    let (mut ours, directory) = cell.ours(ours).await;
     ours.complete().await;
     cell.clients_have_all().await;
     cell.all_are_seeders().await;
     assert_eq!(differences(&directory, true), [""; 0]);
     ours.shutdown().await;
+}
+
+/// A client wants one file and gets it from us. Then it is a partial seed: one of us gets the
+/// same file from it alone, and one that has all else gets what it lacks.
+pub(crate) async fn some_files(client: &Client, format: MetainfoFormat, kind: TrackerKind) {
+    let Some(mut cell) = Cell::start(&[client], format, kind).await else {
+        return;
+    };
+    let (path, number, without) = MIDDLE;
+    let (mut seeder, _) = cell.ours(Share::All).await;
+    seeder.complete().await;
+    cell.client_of(client, Share::None, &[number]);
+    let theirs = cell.clients[0].directory.clone();
+    until("the file at the client", async || {
+        cell.clients[0].program.check_runs();
+        !differences(&theirs, true).contains(&path)
+    })
+    .await;
+    seeder.shutdown().await;
+    let only = FileChoice::none().path(path);
+    let (mut same, ours) = cell.ours_of("same", Share::None, Some(only)).await;
+    same.complete().await;
+    assert!(!differences(&ours, true).contains(&path));
+    assert!(!ours.join(NAME).join("large").exists());
+    same.shutdown().await;
+    let (mut rest, ours) = cell.ours_of("rest", without, None).await;
+    rest.complete().await;
+    assert_eq!(differences(&ours, true), [""; 0]);
+    rest.shutdown().await;
+    assert!(differences(&theirs, true).contains(&"large"));
 }

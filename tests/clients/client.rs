@@ -39,6 +39,8 @@ pub(crate) struct Place<'a> {
     pub(crate) port: u16,
     /// Whether the tracker of the torrent is asked over UDP.
     pub(crate) asks_udp: bool,
+    /// The numbers of the files that are wanted, if not all are. Only libtorrent is told.
+    pub(crate) chosen: &'a [usize],
 }
 
 impl Place<'_> {

@@ -1,11 +1,12 @@
-# One process of libtorrent: verifies what is there, fetches the rest, and shares it.
-#   libtorrent.py ADDRESS:PORT TORRENT DIRECTORY
+# One process of libtorrent: verifies what is there, fetches the rest, and shares it; or only
+# the files of these numbers.
+#   libtorrent.py ADDRESS:PORT TORRENT DIRECTORY [FILE...]
 import sys
 import time
 
 import libtorrent
 
-address, torrent, directory = sys.argv[1:]
+address, torrent, directory, *chosen = sys.argv[1:]
 session = libtorrent.session({
     "listen_interfaces": address,
     "enable_dht": False,
@@ -23,6 +24,9 @@ session = libtorrent.session({
 })
 params = libtorrent.load_torrent_file(torrent)
 params.save_path = directory
+if chosen:
+    files = range(params.ti.num_files())
+    params.file_priorities = [4 if str(file) in chosen else 0 for file in files]
 handle = session.add_torrent(params)
 begun = time.monotonic()
 while True:

@@ -26,5 +26,6 @@ fn command(place: &Place<'_>) -> io::Result<Command> {
     command.arg("-u").arg(script);
     command.arg(format!("{}:{}", place.address, place.port));
     command.args([place.torrent, place.directory]);
+    command.args(place.chosen.iter().map(usize::to_string));
     Ok(command)
 }

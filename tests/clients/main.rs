@@ -72,6 +72,18 @@ clients! {
     webtorrent_v1: crate::webtorrent::CLIENT, V1;
 }
 
+mod libtorrent_wants_some_files {
+    clients!(@trackers some_files, &crate::libtorrent::CLIENT, V1);
+}
+
+mod swarm_in_which_we_begin_with_a_part {
+    clients!(
+        @trackers mixed_with_our_part,
+        [&crate::aria2::CLIENT, &crate::transmission::CLIENT, &crate::libtorrent::CLIENT],
+        V1
+    );
+}
+
 swarms! {
     swarm_of_aria2_transmission_libtorrent: aria2 transmission libtorrent, V1;
     swarm_of_rqbit_webtorrent_aria2: rqbit webtorrent aria2, V1;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bt_lite::bittorrent::{Metainfo, TorrentOptions, TorrentSession, TorrentSessionConfig};
+use bt_lite::bittorrent::{
+    FileChoice, Metainfo, TorrentOptions, TorrentSession, TorrentSessionConfig,
+};
 use bt_lite::{Download, MemoryStorage, Peer, TcpTransport};
 use tokio::time::timeout;
 
@@ -16,12 +18,21 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) async fn start(setting: &Setting, metainfo: &Metainfo, directory: &Path) -> Self {
+    /// With these files wanted, if not all are.
+    pub(crate) async fn start(
+        setting: &Setting,
+        metainfo: &Metainfo,
+        directory: &Path,
+        files: Option<FileChoice>,
+    ) -> Self {
         let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new());
         let peer = peer.start().await.unwrap();
         let config = TorrentSessionConfig::new().listen((setting.address, 0).into());
         let session = TorrentSession::start(&peer, config).await.unwrap();
-        let options = TorrentOptions::new().directory(directory).overwrite(true);
+        let mut options = TorrentOptions::new().directory(directory).overwrite(true);
+        if let Some(files) = files {
+            options = options.files(files);
+        }
         let download = session.add(metainfo, options).unwrap();
         Self {
             peer,
@@ -30,7 +41,7 @@ impl Ours {
         }
     }
 
-    /// Waits until it has all.
+    /// Waits until it has all that it wants.
     ///
     /// # Panics
     /// If it does not come to that.

@@ -31,7 +31,16 @@ pub(crate) enum Share {
         of: usize,
         at: usize,
     },
+    /// All but those of these indices.
+    Without {
+        first: usize,
+        last: usize,
+    },
 }
+
+/// A file of four pieces, of which only the first and the last reach into other files: its
+/// path, its number, and the two in the middle.
+pub(crate) const MIDDLE: (&str, usize, Share) = ("b", 3, Share::Without { first: 2, last: 3 });
 
 impl Share {
     fn has(self, piece: usize) -> bool {
@@ -39,6 +48,7 @@ impl Share {
             Self::All => true,
             Self::None => false,
             Self::Part { of, at } => piece % of == at,
+            Self::Without { first, last } => !(first..=last).contains(&piece),
         }
     }
 }

@@ -225,8 +225,6 @@ fn tracker_rows(rows: &mut Vec<Row>) {
         StoreError::Schema { found: "2".to_owned(), expected: "1" }
             => AskUser, "the store has schema 2, and this tracker writes schema 1";
         StoreError::Key => AskUser, "the trackers of this store have another key";
-        StoreError::Unsupported { what: "names" }
-            => GiveUp, "names are not served from a shared store";
     );
 }
 

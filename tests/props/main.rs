@@ -32,6 +32,7 @@ mod torrent_swarm;
 mod tracker_abuse;
 mod tracker_addresses;
 mod tracker_names;
+mod tracker_replays;
 mod tracker_strangers;
 mod tracker_world;
 mod tracker_zones;

@@ -30,6 +30,8 @@ enum Op {
     Strategy(bool),
     /// Readers at these chunks, with a readahead in chunks and a rate in chunks per second.
     Windows(Vec<(u64, u64, Option<u8>)>),
+    /// Whether this chunk is wanted.
+    Wanted(u32, bool),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -56,6 +58,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Timeout),
         1 => any::<bool>().prop_map(Op::Strategy),
         2 => vec((0u64..14, 0u64..6, prop::option::of(1u8..20)), 0..3).prop_map(Op::Windows),
+        3 => (0u32..12, prop::bool::weighted(0.6)).prop_map(|(c, wanted)| Op::Wanted(c, wanted)),
     ];
     vec(op, 0..250)
 }
@@ -72,6 +75,7 @@ struct World {
     complete: BTreeMap<ChunkIndex, BTreeSet<u64>>,
     stored: BTreeSet<ChunkIndex>,
     failed: BTreeSet<ChunkIndex>,
+    shelved: BTreeSet<ChunkIndex>,
     has: BTreeMap<u64, BTreeSet<u32>>,
     max_open: usize,
     /// Whether there was a reader at any time.
@@ -91,6 +95,7 @@ impl World {
             complete: BTreeMap::new(),
             stored: BTreeSet::new(),
             failed: BTreeSet::new(),
+            shelved: BTreeSet::new(),
             has: BTreeMap::new(),
             max_open,
             was_read: false,
@@ -146,6 +151,7 @@ impl World {
             self.has[&link].contains(&block.chunk.0),
             "a link is asked for a chunk that it lacks"
         );
+        assert!(!self.shelved.contains(&block.chunk), "nobody wants it");
         let position = self.layout.position(block).unwrap();
         assert!(!self.stored.contains(&block.chunk) && !self.complete.contains_key(&block.chunk));
         let here = self.here.get(&block.chunk);
@@ -306,6 +312,7 @@ impl World {
                 false => Order::RarestFirst,
             }),
             Op::Windows(readers) => self.windows(readers),
+            Op::Wanted(chunk, wanted) => self.wanted(ChunkIndex(chunk % self.chunks()), wanted),
         }
         self.check();
     }
@@ -320,13 +327,34 @@ impl World {
             assert_eq!(self.planner.unanswered(LinkId(link)), owed.len());
             let useful = self.has[&link]
                 .iter()
-                .any(|&c| !self.stored.contains(&ChunkIndex(c)));
+                .any(|&c| !self.is_settled(ChunkIndex(c)));
             assert_eq!(self.planner.is_useful(LinkId(link)), useful);
         }
         assert_eq!(
             self.planner.is_done(),
             self.stored.len() == self.chunks() as usize
         );
+        let settled = (0..self.chunks()).all(|chunk| self.is_settled(ChunkIndex(chunk)));
+        assert_eq!(self.planner.wants_nothing(), settled);
+    }
+
+    fn is_settled(&self, chunk: ChunkIndex) -> bool {
+        self.stored.contains(&chunk) || self.shelved.contains(&chunk)
+    }
+
+    fn wanted(&mut self, chunk: ChunkIndex, wanted: bool) {
+        if wanted {
+            self.planner.unshelve(chunk);
+            self.shelved.remove(&chunk);
+            return;
+        }
+        let shelved = self.planner.shelve(chunk);
+        let is_here = self.complete.contains_key(&chunk) || self.is_settled(chunk);
+        assert_eq!(shelved.is_none(), is_here);
+        if let Some(released) = shelved {
+            self.released(released);
+            self.shelved.insert(chunk);
+        }
     }
 
     /// All links go, and a new seeder delivers everything that is missing.
@@ -335,6 +363,9 @@ impl World {
             self.apply(Op::Removed(link));
         }
         self.added(LINKS, None);
+        for chunk in std::mem::take(&mut self.shelved) {
+            self.planner.unshelve(chunk);
+        }
         for _ in 0..10_000 {
             if self.planner.is_done() {
                 return;

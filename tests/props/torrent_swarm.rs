@@ -365,3 +365,115 @@ fn commit_of_a_torrent_names_only_what_was_verified() {
     });
     assert_eq!(committed, Some(vec![block.chunk]));
 }
+
+/// Answers all that is asked for, and stores it. Returns all outputs.
+fn serve_all(now: Instant, sample: &Sample, swarm: &mut Swarm) -> Vec<Output> {
+    let mut all = Vec::new();
+    loop {
+        let new = outputs(swarm);
+        if new.is_empty() {
+            return all;
+        }
+        for block in requests(&new) {
+            let BlockRange { chunk, offset, .. } = block;
+            let data = sample.block(block);
+            let message = PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            };
+            swarm.handle_message(now, CLIENT, message);
+        }
+        for output in &new {
+            match output {
+                Output::Verify { chunk, .. } => swarm.chunk_verified(now, *chunk, true),
+                Output::Store { chunk, .. } => swarm.chunk_stored(now, *chunk),
+                Output::Commit { .. } => swarm.committed(now),
+                _ => {}
+            }
+        }
+        all.extend(new);
+    }
+}
+
+#[test]
+fn machine_asks_for_what_is_wanted_and_rests_until_more_is() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(500_000, 100_000));
+    let chunks = |numbers: &[u32]| {
+        let mut chunks = Bitfield::none(5);
+        for number in numbers {
+            chunks.insert(ChunkIndex(*number));
+        }
+        chunks
+    };
+    let mut swarm = open(now, &sample);
+    swarm.set_wanted(now, Some(chunks(&[1, 3])));
+    join(now, &mut swarm);
+    // The trackers were asked, and know nobody else.
+    swarm.owners_found(now, []);
+    let all = serve_all(now, &sample, &mut swarm);
+    let asked = requests(&all).into_iter().map(|block| block.chunk.0);
+    assert!(asked.clone().all(|chunk| chunk == 1 || chunk == 3));
+    let verified = chunks(&[1, 3]);
+    assert!(all.contains(&Output::FinishPart { verified }), "{all:?}");
+    assert!(swarm.is_resting() && !swarm.is_seeding());
+    let progress = swarm.progress(now);
+    assert_eq!(
+        (progress.verified_bytes, progress.length),
+        (200_000, Some(200_000))
+    );
+    swarm.part_finished(now);
+    // A seeder is of no use now.
+    let reason = DropReason::Refused(RefuseReason::NotNeeded);
+    let dropped = Output::Drop {
+        link: CLIENT,
+        reason,
+    };
+    assert!(outputs(&mut swarm).contains(&dropped));
+    // Nobody is missed, however long that lasts.
+    let later = now + std::time::Duration::from_secs(24 * 60 * 60);
+    swarm.handle_timeout(later);
+    assert_eq!(outputs(&mut swarm), []);
+    assert_eq!(swarm.poll_timeout(), None);
+
+    // The same chunks may be another choice, which has to be published.
+    swarm.set_wanted(later, Some(chunks(&[1, 3])));
+    let verified = chunks(&[1, 3]);
+    assert_eq!(outputs(&mut swarm), [Output::FinishPart { verified }]);
+    // More is wanted before that is done.
+    swarm.set_wanted(later, None);
+    assert!(!swarm.is_resting());
+    swarm.part_finished(later);
+    let more = outputs(&mut swarm);
+    assert!(more.contains(&Output::FindOwners), "{more:?}");
+    assert!(
+        !more
+            .iter()
+            .any(|output| matches!(output, Output::GaveUp(_)))
+    );
+    join(later, &mut swarm);
+    let rest = serve_all(later, &sample, &mut swarm);
+    assert!(rest.contains(&Output::Finish), "{rest:?}");
+    swarm.finished(later);
+    assert!(swarm.is_seeding());
+}
+
+#[test]
+fn chunk_that_is_not_wanted_any_more_is_cancelled() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(500_000, 100_000));
+    let mut swarm = open(now, &sample);
+    join(now, &mut swarm);
+    let asked = requests(&outputs(&mut swarm));
+    assert!(!asked.is_empty());
+    swarm.set_wanted(now, Some(Bitfield::none(5)));
+    let cancelled: Vec<_> = outputs(&mut swarm).into_iter().collect();
+    for block in asked {
+        let message = PeerMessage::Cancel(block);
+        let cancel = Output::Send {
+            link: CLIENT,
+            message,
+        };
+        assert!(cancelled.contains(&cancel), "{block:?}: {cancelled:?}");
+    }
+    assert!(swarm.is_resting());
+}

@@ -17,23 +17,23 @@ const PEERS: usize = 200;
 
 /// How many owners a content has at most: as many as one answer names, less those that have
 /// died and are still listed.
-const OWNERS: usize = 40;
+pub(super) const OWNERS: usize = 40;
 
 /// The heartbeat of this test: long enough that a machine which is busy with other things
 /// does not make peers late.
-const HEARTBEAT: Duration = Duration::from_secs(8);
-const GRACE: Duration = Duration::from_secs(4);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(8);
+pub(super) const GRACE: Duration = Duration::from_secs(4);
 
 /// Over how much time the crowd is looked at after each blow: each peer has a heartbeat in
 /// it, and whoever has died is over.
-const LOOK: Duration = Duration::from_secs(20);
+pub(super) const LOOK: Duration = Duration::from_secs(20);
 
 fn crowd_registry() -> RegistryConfig {
     let config = RegistryConfig::default().heartbeat(HEARTBEAT);
     config.grace(GRACE)
 }
 
-async fn start(network: &MemoryNetwork, number: usize, config: RedisConfig) -> Tracker {
+pub(super) async fn start(network: &MemoryNetwork, number: usize, config: RedisConfig) -> Tracker {
     let builder = Tracker::builder(network.endpoint(&format!("t{number}")));
     let builder = builder.registry(crowd_registry()).redis(config);
     let builder = builder.max_connections(100_000);
@@ -42,18 +42,18 @@ async fn start(network: &MemoryNetwork, number: usize, config: RedisConfig) -> T
 }
 
 /// A client of the crowd, which owns one content.
-struct Member {
-    client: TrackerClient,
+pub(super) struct Member {
+    pub(super) client: TrackerClient,
 }
 
-fn content(member: usize) -> ContentId {
+pub(super) fn content(member: usize) -> ContentId {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&((member / OWNERS) as u64).to_le_bytes());
     // So that they are spread over the shards.
     ContentId::of(&bytes)
 }
 
-fn member(network: &MemoryNetwork, number: usize) -> Member {
+pub(super) fn member(network: &MemoryNetwork, number: usize) -> Member {
     let name = format!("m{number}");
     let trackers = (0..3).map(|number| addr(&format!("memory:t{number}")));
     let config = ClientConfig::default()
@@ -71,17 +71,17 @@ fn member(network: &MemoryNetwork, number: usize) -> Member {
 
 /// Who is alive, and what was seen of everybody.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     /// How often somebody was looked for.
-    seen: usize,
+    pub(super) seen: usize,
     /// Since when each has been missing, if it is.
-    missing: HashMap<usize, Instant>,
+    pub(super) missing: HashMap<usize, Instant>,
     /// For how long any of the living was missing at most.
-    longest: Duration,
+    pub(super) longest: Duration,
     /// When each of the dead has died.
-    died: HashMap<usize, Instant>,
+    pub(super) died: HashMap<usize, Instant>,
     /// How long after its death any was listed at most.
-    ghost: Duration,
+    pub(super) ghost: Duration,
 }
 
 impl Model {
@@ -103,7 +103,7 @@ impl Model {
 }
 
 /// Looks at all contents again and again for a while.
-async fn look(asker: &TrackerClient, model: &mut Model, members: usize, time: Duration) {
+pub(super) async fn look(asker: &TrackerClient, model: &mut Model, members: usize, time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
         for first in (0..members).step_by(OWNERS) {
@@ -139,28 +139,8 @@ async fn crowd_outlives_trackers_and_stores() {
     for number in 0..3 {
         trackers.push(Some(start(&network, number, both()).await));
     }
-    let crowd: Vec<Member> = (0..members)
-        .map(|number| member(&network, number))
-        .collect();
-    let announced = crowd.iter().enumerate().map(|(number, member)| {
-        let name = format!("content-{}", number / OWNERS)
-            .parse()
-            .expect("a name");
-        let entry = OwnEntry::new(content(number), name, 1000, OwnState::Complete);
-        // If the store is too busy, it is said again.
-        async move { drop(member.client.own(entry).await) }
-    });
-    futures::future::join_all(announced).await;
-    let asker = member(&network, members);
-    asker.client.registered().await.expect("it is registered");
-    let mut crowd: Vec<Option<Member>> = crowd.into_iter().map(Some).collect();
+    let (mut crowd, asker) = gather(&network, members).await;
     let mut model = Model::default();
-    until("all are there", async || {
-        let mut first = Model::default();
-        look(&asker.client, &mut first, members, Duration::from_millis(1)).await;
-        first.missing.is_empty() && first.seen >= members
-    })
-    .await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let reporting = tokio::spawn(report(network.clone(), members, stop.clone()));
@@ -182,7 +162,7 @@ async fn crowd_outlives_trackers_and_stores() {
 
     // What was reported counts once, whatever has happened meanwhile.
     stop.store(true, Ordering::Relaxed);
-    let total = reporting.await.expect("it ends");
+    let total: u64 = reporting.await.expect("it ends").into_values().sum();
     assert!(total > 0);
     until("all credits have counted", async || {
         let each = credited(&primary).await;
@@ -222,8 +202,34 @@ async fn crowd_outlives_trackers_and_stores() {
     drop((crowd, trackers));
 }
 
+/// So many clients, each of which is announced and found, and one more that asks.
+pub(super) async fn gather(
+    network: &MemoryNetwork,
+    members: usize,
+) -> (Vec<Option<Member>>, Member) {
+    let crowd: Vec<Member> = (0..members).map(|number| member(network, number)).collect();
+    let announced = crowd.iter().enumerate().map(|(number, member)| {
+        let name = format!("content-{}", number / OWNERS)
+            .parse()
+            .expect("a name");
+        let entry = OwnEntry::new(content(number), name, 1000, OwnState::Complete);
+        // If the store is too busy, it is said again.
+        async move { drop(member.client.own(entry).await) }
+    });
+    futures::future::join_all(announced).await;
+    let asker = member(network, members);
+    asker.client.registered().await.expect("it is registered");
+    until("all are there", async || {
+        let mut first = Model::default();
+        look(&asker.client, &mut first, members, Duration::from_millis(1)).await;
+        first.missing.is_empty() && first.seen >= members
+    })
+    .await;
+    (crowd.into_iter().map(Some).collect(), asker)
+}
+
 /// A twentieth of the crowd dies.
-fn kill(crowd: &mut [Option<Member>], model: &mut Model, turn: usize) {
+pub(super) fn kill(crowd: &mut [Option<Member>], model: &mut Model, turn: usize) {
     for number in (turn..crowd.len()).step_by(20) {
         if let Some(member) = crowd[number].take() {
             drop(member);
@@ -234,8 +240,12 @@ fn kill(crowd: &mut [Option<Member>], model: &mut Model, turn: usize) {
 }
 
 /// Reports uploads of owners that live on, through two trackers in turn, until it is to stop.
-/// Returns how many bytes they have accepted.
-async fn report(network: MemoryNetwork, members: usize, stop: Arc<AtomicBool>) -> u64 {
+/// Returns how many bytes of each they have accepted, by its address.
+pub(super) async fn report(
+    network: MemoryNetwork,
+    members: usize,
+    stop: Arc<AtomicBool>,
+) -> HashMap<String, u64> {
     let mut both = [
         Raw::connect(&network, "reporter", 1).await,
         Raw::connect(&network, "reporter", 2).await,
@@ -258,7 +268,7 @@ async fn report(network: MemoryNetwork, members: usize, stop: Arc<AtomicBool>) -
         let found = found.owners.into_iter();
         owners.extend(found.filter(|owner| lives_on.contains(&owner.addr.to_string())));
     }
-    let mut total = 0;
+    let mut total = HashMap::new();
     for turn in 0_usize.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -268,10 +278,11 @@ async fn report(network: MemoryNetwork, members: usize, stop: Arc<AtomicBool>) -
             .take(100)
             .map(|owner| Upload::new(owner.owner, 1000));
         let uploads: Vec<Upload> = uploads.collect();
-        let sum: u64 = uploads.iter().map(|upload| upload.bytes).sum();
         let updated = both[turn % 2].update(token, uploads).await;
         assert_eq!(updated, TrackerReply::Done);
-        total += sum;
+        for owner in owners.iter().take(100) {
+            *total.entry(owner.addr.to_string()).or_insert(0) += 1000;
+        }
         sleep(Duration::from_millis(50)).await;
     }
     total

@@ -30,7 +30,7 @@ async fn store_of_another_schema_or_key_is_left_alone() {
     let error = refused(&network, config(&[&server])).await;
     let schema = StoreError::Schema {
         found: "77".into(),
-        expected: "1",
+        expected: "2",
     };
     assert_eq!(error, BindError::Store(schema));
     assert_eq!(error.advice(), Advice::AskUser);
@@ -79,24 +79,4 @@ async fn configuration_that_cannot_work_is_refused() {
         !shown.contains("127.0.0.1") && !shown.contains("key"),
         "{shown}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bittorrent_clients_are_not_served_from_a_shared_store() {
-    let server = Server::start().await;
-    let network = MemoryNetwork::new(1);
-    let tracker = tracker(&network, 0, config(&[&server])).await;
-    for error in [
-        tracker
-            .serve_http("127.0.0.1:0")
-            .await
-            .expect_err("refused"),
-        tracker.serve_udp("127.0.0.1:0").await.expect_err("refused"),
-    ] {
-        assert!(matches!(
-            error,
-            BindError::Store(StoreError::Unsupported { .. })
-        ));
-        assert_eq!(error.advice(), Advice::GiveUp);
-    }
 }

@@ -3,16 +3,19 @@
 
 mod access;
 mod away;
+mod cluster;
 mod crowd;
 mod drain;
 mod errors;
 mod figures;
+mod nodes;
 #[path = "../world/policies.rs"]
 #[allow(dead_code)] // Some policies are not needed here.
 mod policies;
 mod same_as_memory;
 mod server;
 mod several;
+mod torrents;
 
 use std::time::Duration;
 
@@ -147,7 +150,8 @@ fn addrs(found: &Found) -> Vec<&str> {
     addrs
 }
 
-/// All bytes with which each peer was credited, by its address.
+/// All bytes with which each peer was credited, by its address. Of a cluster it is what one
+/// node has.
 async fn credited(server: &Server) -> Vec<(String, u64)> {
     let mut connection = server.connection().await;
     let keys: Vec<String> = redis::cmd("KEYS")

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bt_lite::protocol::Refusal;
 
 use super::*;
+use crate::nodes::Cluster;
 
 const PEERS: usize = 8;
 const CONTENTS: u8 = 6;
@@ -168,6 +169,24 @@ impl Step {
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_store_answers_as_one_tracker_does() {
     let server = Server::start().await;
+    compare(config(&[&server])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_answers_as_one_tracker_does() {
+    let cluster = Cluster::start().await;
+    // One of the nodes is enough to find the others.
+    compare(RedisConfig::new(cluster.urls([4]), KEY)).await;
+    for master in cluster.masters().await {
+        let redis::Value::Int(keys) = cluster.nodes[master].tell(&["DBSIZE"]).await else {
+            panic!("a number");
+        };
+        assert!(keys > 0, "each has a part");
+    }
+}
+
+/// Asks three trackers over a store, and one that has its own memory, the same.
+async fn compare(store: RedisConfig) {
     let network = MemoryNetwork::new(1);
     // Nobody is forgotten meanwhile.
     let registry = || registry().grace(Duration::from_secs(600));
@@ -177,7 +196,7 @@ async fn shared_store_answers_as_one_tracker_does() {
         let builder = builder.registry(registry());
         let builder = match number {
             3 => builder,
-            _ => builder.redis(config(&[&server])),
+            _ => builder.redis(store.clone()),
         };
         let bound = builder.bind(format!("memory:t{number}")).await;
         trackers.push(bound.expect("it starts"));

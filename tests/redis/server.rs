@@ -33,19 +33,38 @@ impl Server {
         Self::start_with(&["--replicaof", "127.0.0.1", &port]).await
     }
 
+    /// A node of a cluster that is to be.
+    pub(crate) async fn of_cluster(node_timeout: Duration) -> Self {
+        // By default it would be a fixed number above the other one.
+        let bus = free_port().to_string();
+        let timeout = node_timeout.as_millis().to_string();
+        let nodes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        let times = [
+            "--cluster-node-timeout",
+            &timeout,
+            "--repl-ping-replica-period",
+            "1",
+        ];
+        Self::start_with(&[nodes, times].concat()).await
+    }
+
     async fn start_with(arguments: &[&str]) -> Self {
-        // Nobody else takes it in the moment until the server does.
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
         let mut server = Self {
             folder: TempDir::new().expect("a folder"),
-            port,
+            port: free_port(),
             process: None,
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
         };
         server.run().await;
         server
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -107,6 +126,12 @@ impl Server {
         let mut connection = self.connection().await;
         cmd.query_async(&mut connection).await.expect("it does so")
     }
+}
+
+/// Nobody else takes it in the moment until a server does.
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("it is bound").port()
 }
 
 impl Drop for Server {

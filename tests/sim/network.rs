@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use bt_lite::protocol::Frame;
-use bt_lite::transport::memory::{BACKLOG, LINK_BYTES, Latency, Trace, TraceKind};
+use bt_lite::protocol::{Frame, FrameLimits};
+use bt_lite::transport::memory::{BACKLOG, LINK_BYTES, Latency, Trace, TraceEvent, TraceKind};
 use bt_lite::transport::{Connection, Listener, TransportError};
 use bt_lite::{Addr, MemoryNetwork, Transport};
 use bytes::Bytes;
@@ -489,6 +489,80 @@ async fn sender_learns_that_the_reader_is_gone() {
     assert!(is_io(&soon(full).await, ErrorKind::BrokenPipe));
 }
 
+/// How long a frame of 10,000 bytes takes from "a" to "c", over a line of 10 kB/s on which ten
+/// of them wait for "b", if this happens to the end of "b" while the line carries the first.
+async fn delay_after(network: &MemoryNetwork, end: impl AsyncFnOnce(Connection)) -> Duration {
+    network.set_upload_rate("a", Some(10_000));
+    network.set_latency("b", ms(20));
+    let (mut here, there) = join(network, "a", "b").await;
+    let (other, mut far) = join(network, "a", "c").await;
+    for _ in 0..10 {
+        here.sink.send(frame(10_000)).await.unwrap();
+    }
+    sleep(ms(500)).await;
+    end(there).await;
+    let (_, took) = future::join(pour(other, 1, 10_000), drain(&mut far, 1)).await;
+    let sent = here.sink.send(frame(10_000)).await;
+    assert!(is_io(&sent, ErrorKind::BrokenPipe));
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_for_a_reader_that_is_gone_leaves_the_line_at_once() {
+    let network = MemoryNetwork::new(1);
+    network.record(100);
+    assert_eq!(delay_after(&network, async |end| drop(end)).await, ms(1000));
+    let to_b = |kind| {
+        let events = network.trace().events;
+        let is_one = |event: &TraceEvent| event.kind == kind && event.to == addr("memory:b");
+        events.into_iter().filter(is_one).count()
+    };
+    assert_eq!(to_b(TraceKind::Sent), 10);
+    assert_eq!(to_b(TraceKind::Delivered), 0);
+    assert_eq!(to_b(TraceKind::Abandoned), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_that_goes_on_sending_frees_the_line_when_it_reads_no_more() {
+    let network = MemoryNetwork::new(1);
+    let mut kept = None;
+    let took = delay_after(&network, async |end| {
+        drop(end.stream);
+        kept = Some(end.sink);
+    });
+    assert_eq!(took.await, ms(1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_that_meets_a_frame_too_long_frees_the_line() {
+    let network = MemoryNetwork::new(1);
+    let mut kept = None;
+    let took = delay_after(&network, async |mut end| {
+        end.limits.set(FrameLimits {
+            head: 100,
+            body: 100,
+        });
+        let first = next(&mut end).await;
+        assert!(matches!(first, Some(Err(_))), "{first:?}");
+        kept = Some(end);
+    });
+    // The first frame has arrived, and nothing is carried behind it.
+    assert_eq!(took.await, ms(1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_frees_the_line_at_once() {
+    let network = MemoryNetwork::new(1);
+    network.set_upload_rate("a", Some(10_000));
+    let (mut here, _there) = join(&network, "a", "b").await;
+    let (other, mut far) = join(&network, "a", "c").await;
+    here.sink.send(frame(100_000)).await.unwrap();
+    sleep(ms(500)).await;
+    network.cut("a", "b");
+    let (_, took) = future::join(pour(other, 1, 10_000), drain(&mut far, 1)).await;
+    assert_eq!(took, ms(1000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropped_dial_leaves_nothing_behind() {
     let network = MemoryNetwork::new(1);
@@ -582,8 +656,8 @@ async fn log_keeps_the_first_events_and_counts_the_rest() {
     future::join(pour(here, 5, 100), drain(&mut there, 5)).await;
     let trace = network.trace();
     assert_eq!(trace.events.len(), 3);
-    // One connection, five frames sent and delivered, two ends.
-    assert_eq!(trace.missed, 1 + 5 + 5 - 3 + 1);
+    // One connection, five frames sent and delivered, one end, and the other way abandoned.
+    assert_eq!(trace.missed, 1 + 5 + 5 + 1 + 1 - 3);
     assert_eq!(trace.events[0].kind, TraceKind::Connected);
     assert_eq!(trace.events[1].bytes, 100 - PREFIX);
 }

@@ -79,7 +79,7 @@ impl Scene {
         let count = |kind| trace.events.iter().filter(|e| e.kind == kind).count();
         (
             count(TraceKind::Connected),
-            count(TraceKind::Closed) + count(TraceKind::Reset),
+            count(TraceKind::Closed) + count(TraceKind::Reset) + count(TraceKind::Abandoned),
         )
     }
 }

@@ -252,6 +252,43 @@ async fn sessions_that_open_nothing_are_closed_and_channels_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn session_ends_that_opens_channels_and_reads_no_refusal() {
+    /// More than the refusals that may wait, and those that the network holds.
+    const MOST: u32 = 100_000;
+    let world = World::memory(1).await;
+    let owner = owner_of(&world, 1).await;
+    let mut raw = Raw::connect(&world, "many", &owner.addr()).await;
+    raw.say(hello(1)).await;
+    assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+    let begun = Instant::now();
+    let mut opened = 0;
+    while opened < MOST {
+        let unknown = ContentId::of(&opened.to_be_bytes());
+        let open = PeerMessage::Open(unknown).encode(ChannelId(2 * opened + 1));
+        if raw.0.sink.send(open).await.is_err() {
+            break;
+        }
+        opened += 1;
+    }
+    assert!(opened < MOST);
+    // It did not take the time after which a session ends that reads nothing.
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    // A peer that reads is told of each of its channels, however many it opens at once.
+    let mut raw = Raw::connect(&world, "eager", &owner.addr()).await;
+    raw.say(hello(2)).await;
+    assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+    for number in 0..4000u32 {
+        let unknown = ContentId::of(&number.to_be_bytes());
+        let open = PeerMessage::Open(unknown).encode(ChannelId(2 * number + 1));
+        raw.0.sink.feed(open).await.unwrap();
+    }
+    for _ in 0..4000 {
+        let refused = PeerMessage::Refuse(RefuseReason::UnknownContent);
+        assert_eq!(raw.hear().await, Some(refused));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn content_that_cannot_be_read_any_more_is_withdrawn_when_it_wakes() {
     let world = World::memory(1).await;
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bt_lite::protocol::{ListedOwner, OwnerRef, Refusal, Registered, Upload};
+use bt_lite::protocol::{ContentKey, ListedOwner, OwnerRef, Refusal, Registered, Upload};
 use bt_lite::tracker::TrackerError;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -24,6 +24,8 @@ struct Store {
     asked: BTreeMap<usize, Vec<TrackerRequest>>,
     /// Those that reached a tracker after its farewell.
     missed: Vec<TrackerRequest>,
+    /// Who asks for this content loses the connection.
+    poison: Option<ContentId>,
 }
 
 impl Store {
@@ -101,6 +103,11 @@ async fn serve(
             let reply = {
                 let mut store = store.lock().expect("no panic");
                 store.asked.entry(number).or_default().push(request.clone());
+                let poison = store.poison.map(ContentKey::from);
+                if matches!(&request, TrackerRequest::Need { key, .. } if Some(key) == poison.as_ref())
+                {
+                    break;
+                }
                 reply_to(request, store.epoch)
             };
             let frame = reply.encode().expect("it fits");
@@ -148,6 +155,34 @@ impl Fleet {
             trackers,
             drains,
         }
+    }
+
+    /// Has one drain, and start again at once.
+    fn replace(&mut self, number: usize) {
+        self.drains[number].cancel();
+        self.drains[number] = CancellationToken::new();
+        let at = (self.network.clone(), number);
+        let drains = self.drains[number].clone();
+        let store = self.store.clone();
+        self.trackers[number] = tokio::spawn(async move {
+            // Until the one before has let its address go.
+            sleep(Duration::from_millis(500)).await;
+            serve(at, store, false, drains).await;
+        });
+    }
+
+    /// The tracker that was asked last.
+    fn last_used(&self, before: &BTreeMap<usize, usize>) -> Option<usize> {
+        let now = self.counts();
+        let mut now = now.into_iter();
+        now.find_map(|(at, count)| (count > before.get(&at).copied().unwrap_or(0)).then_some(at))
+    }
+
+    /// How much each was asked.
+    fn counts(&self) -> BTreeMap<usize, usize> {
+        let store = self.store();
+        let asked = store.asked.iter();
+        asked.map(|(at, asked)| (*at, asked.len())).collect()
     }
 
     fn client(&self, seed: u64) -> TrackerClient {
@@ -364,6 +399,64 @@ async fn nothing_is_lost_or_done_twice_when_a_tracker_drains() {
         reported.sort_unstable();
         assert_eq!(reported, [500, 700], "seed {seed}: {:?}", store.missed);
     }
+}
+
+/// All trackers of a store are replaced, faster than a session counts as one that has lasted,
+/// and each farewell travels past what is asked.
+#[tokio::test(start_paused = true)]
+async fn trackers_that_drain_one_after_the_other_cost_no_request() {
+    const LATENCY: Duration = Duration::from_millis(50);
+    for (trackers, seed) in [(2, 0), (2, 1), (3, 0), (3, 1)] {
+        let mut fleet = Fleet::start(&vec![false; trackers]).await;
+        fleet.network.set_latency("client", LATENCY);
+        let client = fleet.client(seed);
+        client.registered().await.expect("it is registered");
+        for turn in 0..8 {
+            let before = fleet.counts();
+            client.need(id(1).into(), 10).await.expect("it is found");
+            let used = fleet.last_used(&before).expect("one was asked");
+            fleet.replace(used);
+            let begun = Instant::now();
+            let entry = entry(turn + 2, OwnState::Complete);
+            let (found, owned) = tokio::join!(client.need(id(1).into(), 10), client.own(entry));
+            let at = format!("{trackers} trackers, seed {seed}, turn {turn}");
+            found.unwrap_or_else(|error| panic!("{at}: {error}"));
+            owned.unwrap_or_else(|error| panic!("{at}: {error}"));
+            let timeout = ClientConfig::default().request_timeout;
+            assert!(begun.elapsed() < timeout, "{at}: {:?}", begun.elapsed());
+            // Less than a session must last to begin a new series of failures.
+            sleep(Duration::from_secs(2)).await;
+        }
+        let owned: Vec<ContentId> = (2..10).map(id).collect();
+        assert_eq!(fleet.store().owned(), owned, "each once");
+    }
+}
+
+/// A request that no tracker of a store answers is not asked for ever.
+#[tokio::test(start_paused = true)]
+async fn request_that_every_tracker_ends_the_connection_at_is_given_up() {
+    let fleet = Fleet::start(&[false; 3]).await;
+    let client = fleet.client(1);
+    client.registered().await.expect("it is registered");
+    fleet.store().poison = Some(id(66));
+    let begun = Instant::now();
+    let asked = client.need(id(66).into(), 10).await;
+    let error = asked.expect_err("nobody answers it");
+    assert!(
+        matches!(error, TrackerError::Unreachable { .. }),
+        "{error:?}"
+    );
+    let patience = 2 * ClientConfig::default().request_timeout;
+    assert!(begun.elapsed() < patience, "{:?}", begun.elapsed());
+    let store = fleet.store();
+    let needs = store.asked.values().flatten();
+    let needs = needs.filter(|request| matches!(request, TrackerRequest::Need { .. }));
+    let needs = needs.count();
+    assert!(
+        (3..=6).contains(&needs),
+        "each was asked, and few twice: {needs}"
+    );
+    assert_eq!(store.used().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

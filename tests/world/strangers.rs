@@ -40,7 +40,7 @@ impl StrangerHello {
         }
     }
 
-    fn message(&self) -> PeerMessage {
+    pub(crate) fn message(&self) -> PeerMessage {
         let cookie = LinkCookie([0; 16]);
         PeerMessage::Hello(Hello::new(self.peer, self.listen.clone(), cookie))
     }
@@ -312,6 +312,8 @@ async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answ
 
 /// False owners that the tracker lists, until this is dropped.
 pub(crate) struct FalseOwners {
+    /// Where they listen.
+    pub(crate) addrs: Vec<Addr>,
     _tasks: JoinSet<()>,
     _clients: Vec<TrackerClient>,
 }
@@ -324,11 +326,13 @@ impl FalseOwners {
         answers: Answers,
     ) -> Self {
         let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
+        let mut addrs = Vec::new();
         for number in 0..count {
             let name = format!("false-{number}");
             let transport = world.transport(&name);
             let listener = transport.listen(&world.at(&name)).await.unwrap();
             let addr = listener.local_addr().clone();
+            addrs.push(addr.clone());
             let mut config = ClientConfig::default();
             config.seed = Some(number);
             let trackers = vec![world.tracker.local_addr().clone()];
@@ -345,6 +349,7 @@ impl FalseOwners {
             tasks.spawn(false_owner(listener, hello, answers.clone()));
         }
         Self {
+            addrs,
             _tasks: tasks,
             _clients: clients,
         }

@@ -239,9 +239,7 @@ impl NodePlan {
                 1 => Role::FreeRider,
                 _ => Role::Honest,
             },
-            // A block of a slower line holds up handshakes, and the network in memory carries what
-            // was sent on connections that are closed by now.
-            upload: rng.u64(40..400) * 1000,
+            upload: rng.u64(10..400) * 1000,
             latency: Duration::from_millis(rng.u64(0..80)),
             owns: Vec::new(),
             wants: Vec::new(),

@@ -681,6 +681,14 @@ impl BitTorrentLink {
         self.close_if_both_are_complete();
     }
 
+    /// This side wants nothing from now on, though it has not everything (BEP 21); or it does
+    /// again.
+    pub fn handle_upload_only(&mut self, says: bool) {
+        if !self.has_ended {
+            self.say_extended(self.ids.upload_only, Bytes::copy_from_slice(&[says.into()]));
+        }
+    }
+
     /// Tells of peers that this side has got and lost since the last time. Returns `false`
     /// if it is too early, the other side does not listen, or the torrent is private.
     pub fn tell_peers(&mut self, now: Instant, peers: &PexMessage) -> bool {

@@ -5,6 +5,9 @@
 //! [`swarm`](super::swarm) decides. With its last link it falls asleep again.
 
 pub(super) mod asleep;
+// Only torrents have one.
+#[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+pub(super) mod choice;
 pub(super) mod common_place;
 pub(super) mod complete_bytes;
 pub(super) mod driver;

@@ -1,12 +1,17 @@
 //! Contents whose owners are found and linked in another way than those of this crate's
 //! own network: torrents.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use crate::content::Bitfield;
+use crate::peer::contents::choice::Choice;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::session::HandshakeError;
 use crate::protocol::{Addr, OwnState};
+use crate::storage::StorageError;
 
 /// What a driver needs of the network of such a content. The futures are cancel safe.
 #[async_trait]
@@ -28,4 +33,13 @@ pub(in crate::peer) trait Outside: Send + Sync {
 
     /// This peer has so much of it from now on.
     fn announce(&self, state: OwnState);
+
+    /// What is wanted of it.
+    fn choice(&self) -> Arc<Choice>;
+
+    /// Makes durable and publishes what is wanted, as far as it is whole with these chunks.
+    async fn finish_part(&self, verified: Bitfield) -> Result<(), StorageError>;
+
+    /// All that is wanted is here, and nobody is asked for anything; or not any more.
+    fn rests(&self, rests: bool);
 }

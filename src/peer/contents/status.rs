@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, ContentName, Geometry};
 use crate::error::DownloadError;
+use crate::peer::contents::choice::Choice;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::swarm::{Progress, StallReason};
 
@@ -26,6 +27,8 @@ pub(in crate::peer) struct ContentStatus {
     phase: StatusPhase,
     /// What was sent of the content, also after the end of the download.
     uploads: Uploads,
+    /// What is wanted of the content, if that may be a part.
+    choice: Option<Arc<Choice>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -69,6 +72,7 @@ impl ContentStatus {
             pauses: 0,
             phase: StatusPhase::Ended(Ok(content)),
             uploads,
+            choice: None,
         }
     }
 
@@ -116,6 +120,23 @@ impl ContentStatus {
     /// The content, if it is complete and shared.
     pub(in crate::peer) fn complete(&self) -> Option<&Content> {
         self.outcome()?.as_ref().ok()
+    }
+
+    /// What is wanted of the content, if that may be a part.
+    pub(in crate::peer) fn choice(&self) -> Option<&Arc<Choice>> {
+        self.choice.as_ref()
+    }
+
+    #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+    pub(in crate::peer) fn set_choice(&mut self, choice: Arc<Choice>) {
+        self.choice = Some(choice);
+    }
+
+    /// The content, if only a part of it is wanted, all of that is here, and the download has
+    /// not ended: it goes on when more is wanted.
+    pub(in crate::peer) fn resting(&self) -> Option<&Content> {
+        let rests = self.choice.as_ref().is_some_and(|choice| choice.rests());
+        self.content.as_ref().filter(|_| rests)
     }
 
     pub(in crate::peer) fn is_queued(&self) -> bool {

@@ -102,6 +102,11 @@ impl Holders {
         drop(part);
     }
 
+    /// From now on the download goes on without handles: what they wanted is here.
+    pub(in crate::peer) fn goes_on_alone(&self) {
+        self.wanted().detached = true;
+    }
+
     /// Whether others want the download that this one had joined, when nobody wants this
     /// one any more.
     pub(in crate::peer) fn leaves_others(&self) -> bool {

@@ -164,6 +164,11 @@ impl Reader {
         while let Some(event) = self.news(status) {
             self.queue.push(event);
         }
+        let resting = status.resting().filter(|_| status.outcome().is_none());
+        if let Some(content) = resting {
+            self.queue.push(DownloadEvent::Finished(content.clone()));
+            self.queue.close();
+        }
         if let Some(outcome) = status.outcome() {
             self.queue.push(match outcome.clone() {
                 Ok(content) => DownloadEvent::Finished(content),

@@ -474,6 +474,25 @@ async fn outcome(
         biased;
         () = ended.cancelled() => final_outcome(&status.borrow()),
         () = left.cancelled() => Err(DownloadError::Cancelled),
+        content = resting(status.clone()) => Ok(content),
+    }
+}
+
+/// Waits until all is here of which only a part is wanted.
+async fn resting(mut status: watch::Receiver<ContentStatus>) -> Content {
+    let choice = status.borrow().choice().cloned();
+    let Some(choice) = choice else {
+        return std::future::pending().await;
+    };
+    loop {
+        choice.here().await;
+        let seen = status.wait_for(|status| status.content().is_some()).await;
+        match seen.ok().and_then(|status| status.content().cloned()) {
+            // Something else may be wanted by now.
+            Some(content) if choice.rests() => return content,
+            Some(_) => {}
+            None => return std::future::pending().await,
+        }
     }
 }
 

@@ -85,7 +85,7 @@ pub enum ContentState {
     Downloading,
     /// Its download is [paused](Download::pause).
     Paused,
-    /// It is complete, and shared.
+    /// It is complete, and shared; or all is that is wanted of it.
     Seeding,
 }
 
@@ -202,6 +202,7 @@ fn listed(running: &Running) -> Option<ListedContent> {
     let position = running.control.ticket().position();
     let state = match position {
         _ if status.is_paused() => ContentState::Paused,
+        _ if status.resting().is_some() => ContentState::Seeding,
         Some(position) if status.is_queued() => ContentState::Queued { position },
         _ if !status.is_open() => ContentState::Looking,
         _ => ContentState::Downloading,

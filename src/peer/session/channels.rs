@@ -5,8 +5,7 @@
 //! them, a little of each channel in turn. So a long content does not hold up the
 //! short ones beside it.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -27,6 +26,10 @@ const QUEUE_LEN: usize = 2048;
 /// How many channels the other side may have open. It is told that this side is
 /// busy if it opens more.
 pub(super) const MAX_CHANNELS: usize = 1024;
+
+/// How many refusals of channels may wait to be sent: as many as a peer that reads may cause
+/// by opening all that it wants at once. A session on which more pile up ends.
+const MAX_REFUSALS: usize = 4 * MAX_CHANNELS;
 
 /// How many bytes of one channel go out in its turn, if more channels have
 /// something to send. The last message may exceed it.
@@ -71,6 +74,13 @@ pub(super) struct Channels {
 
 struct Table {
     channels: BTreeMap<ChannelId, Channel>,
+    /// The same by their contents. The other side opens as many as it likes, so nothing
+    /// that follows from that looks at all of them.
+    by_content: BTreeSet<(ContentId, ChannelId)>,
+    /// How many of them the other side has opened.
+    by_other: usize,
+    /// Channels that are refused: nothing of them is kept but the answer.
+    refusals: VecDeque<(ChannelId, RefuseReason)>,
     /// Channels with messages, in the order of their turns.
     turns: VecDeque<ChannelId>,
     /// The next number that this side opens.
@@ -119,6 +129,9 @@ impl Channels {
         Self {
             table: Mutex::new(Table {
                 channels: BTreeMap::new(),
+                by_content: BTreeSet::new(),
+                by_other: 0,
+                refusals: VecDeque::new(),
                 turns: VecDeque::new(),
                 next: if dialled { 1 } else { 2 },
                 newest: 0,
@@ -178,12 +191,12 @@ impl Channels {
     /// content, that of the side that has dialled the session stays.
     pub(super) fn opening(&self, id: ChannelId, content: ContentId) -> Opening {
         let mut table = self.table();
-        if table.is_own(id) || id.0 <= table.newest {
+        if table.is_own(id) || id.0 <= table.newest || table.refusals.len() >= MAX_REFUSALS {
             return Opening::Violation;
         }
         table.newest = id.0;
         let refused = match table.duplicate(&content) {
-            None if table.opened_by_other() >= MAX_CHANNELS => Some(RefuseReason::Busy),
+            None if table.by_other >= MAX_CHANNELS => Some(RefuseReason::Busy),
             refused => refused,
         };
         let Some(reason) = refused else {
@@ -192,10 +205,15 @@ impl Channels {
             }
             return Opening::Free;
         };
-        table.refuse(id, content, reason);
+        table.refuse(id, reason);
         drop(table);
         self.work.notify_one();
         Opening::Refused
+    }
+
+    /// Whether so many refusals wait that they should be sent before more is read.
+    pub(super) fn has_many_refusals(&self) -> bool {
+        self.table().refusals.len() >= MAX_REFUSALS / 4
     }
 
     /// The other side may open a channel that it was asked about. Returns whether it still
@@ -206,20 +224,20 @@ impl Channels {
         if !matches!(asked, Some(ChannelState::Asked)) {
             return false;
         }
-        table.channels.remove(&id);
+        table.remove(id);
         let Some(reason) = table.duplicate(&content) else {
             table.insert(id, content, Side::Other, ChannelState::Asked);
             return true;
         };
-        table.refuse(id, content, reason);
+        table.refuse(id, reason);
         drop(table);
         self.work.notify_one();
         false
     }
 
     /// Refuses a channel that the other side opens.
-    pub(super) fn refuse(&self, id: ChannelId, content: ContentId, reason: RefuseReason) {
-        self.table().refuse(id, content, reason);
+    pub(super) fn refuse(&self, id: ChannelId, reason: RefuseReason) {
+        self.table().refuse(id, reason);
         self.work.notify_one();
     }
 
@@ -297,13 +315,20 @@ impl Channels {
 
     /// The other side has ended a channel.
     pub(super) fn left(&self, id: ChannelId) {
-        self.table().channels.remove(&id);
+        self.table().remove(id);
         self.work.notify_one();
     }
 
     /// The next messages to send, of the channel whose turn it is.
     pub(super) fn next_batch(&self) -> Option<Batch> {
         let mut table = self.table();
+        if let Some((channel, reason)) = table.refusals.pop_front() {
+            return Some(Batch {
+                channel,
+                messages: vec![PeerMessage::Refuse(reason)],
+                receiver: None,
+            });
+        }
         loop {
             let id = table.turns.pop_front()?;
             if let Some(batch) = table.take(id) {
@@ -319,7 +344,7 @@ impl Channels {
 
     /// Whether no channel is open, and nothing waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.table().channels.is_empty()
+        self.table().is_idle()
     }
 
     /// Ends the session behind what is queued. No channel can be opened.
@@ -332,7 +357,7 @@ impl Channels {
     /// Ends the session if no channel is open. Returns whether it ends.
     pub(super) fn end_if_idle(&self) -> bool {
         let mut table = self.table();
-        if table.channels.is_empty() {
+        if table.is_idle() {
             table.is_ended = true;
         }
         table.is_ended
@@ -354,6 +379,9 @@ impl Channels {
         table.turns.clear();
         let receivers = table.receivers();
         table.channels.clear();
+        table.by_content.clear();
+        table.by_other = 0;
+        table.refusals.clear();
         receivers
     }
 
@@ -374,21 +402,37 @@ impl Table {
     }
 
     fn insert(&mut self, id: ChannelId, content: ContentId, opened_by: Side, state: ChannelState) {
+        self.remove(id);
         let channel = Channel {
             content,
             opened_by,
             state,
             queue: VecDeque::new(),
         };
+        self.by_other += usize::from(opened_by == Side::Other);
+        self.by_content.insert((content, id));
         self.channels.insert(id, channel);
+    }
+
+    fn remove(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.remove(&id) {
+            self.by_other -= usize::from(channel.opened_by == Side::Other);
+            self.by_content.remove(&(channel.content, id));
+        }
+    }
+
+    /// Whether no channel is there, and nothing waits.
+    fn is_idle(&self) -> bool {
+        self.channels.is_empty() && self.refusals.is_empty()
     }
 
     /// Why no other channel about this content may be opened by the other side, if so.
     fn duplicate(&self, content: &ContentId) -> Option<RefuseReason> {
-        let of_content = |channel: &&Channel| {
-            channel.content == *content && !matches!(channel.state, ChannelState::Ending)
-        };
-        let same = self.channels.values().find(of_content)?;
+        let range = (*content, ChannelId(0))..=(*content, ChannelId(u32::MAX));
+        let about = self.by_content.range(range);
+        let same = about
+            .filter_map(|(_, id)| self.channels.get(id))
+            .find(|channel| !matches!(channel.state, ChannelState::Ending))?;
         match same.opened_by {
             // The dialler opens odd channels.
             Side::This if self.next.is_multiple_of(2) => None,
@@ -396,9 +440,9 @@ impl Table {
         }
     }
 
-    fn refuse(&mut self, id: ChannelId, content: ContentId, reason: RefuseReason) {
-        self.insert(id, content, Side::Other, ChannelState::Ending);
-        self.queue(id, PeerMessage::Refuse(reason));
+    fn refuse(&mut self, id: ChannelId, reason: RefuseReason) {
+        self.remove(id);
+        self.refusals.push_back((id, reason));
     }
 
     /// Queues a message, if the channel exists.
@@ -413,10 +457,7 @@ impl Table {
     }
 
     fn take(&mut self, id: ChannelId) -> Option<Batch> {
-        let Entry::Occupied(mut entry) = self.channels.entry(id) else {
-            return None;
-        };
-        let channel = entry.get_mut();
+        let channel = self.channels.get_mut(&id)?;
         let mut messages = Vec::new();
         let mut len = 0;
         while len < TURN_LEN
@@ -435,7 +476,7 @@ impl Table {
         if !channel.queue.is_empty() {
             self.turns.push_back(id);
         } else if matches!(channel.state, ChannelState::Ending) {
-            entry.remove();
+            self.remove(id);
         }
         Some(Batch {
             channel: id,
@@ -454,11 +495,6 @@ impl Table {
     /// Whether a number is one that this side opens.
     fn is_own(&self, id: ChannelId) -> bool {
         id.0 % 2 == self.next % 2
-    }
-
-    fn opened_by_other(&self) -> usize {
-        let channels = self.channels.values();
-        channels.filter(|c| c.opened_by == Side::Other).count()
     }
 }
 
@@ -517,7 +553,7 @@ impl Outlet for ChannelOutlet {
                 let mut table = self.channels.table();
                 let open = table.channels.get(&self.id);
                 if open.is_some_and(|channel| !matches!(channel.state, ChannelState::Ending)) {
-                    table.channels.remove(&self.id);
+                    table.remove(self.id);
                     drop(table);
                     self.channels.work.notify_one();
                 }

@@ -132,11 +132,8 @@ impl<'a> Openings<'a> {
     }
 
     /// Nothing is asked any more: returns the channels about which it is not decided.
-    pub(super) fn give_up(&mut self) -> Vec<(ChannelId, ContentId)> {
-        let undecided = std::mem::take(self).undecided.into_iter();
-        undecided
-            .map(|(channel, undecided)| (channel, undecided.content))
-            .collect()
+    pub(super) fn give_up(&mut self) -> impl Iterator<Item = ChannelId> + use<> {
+        std::mem::take(self).undecided.into_keys()
     }
 }
 

@@ -181,9 +181,9 @@ impl SessionTask {
         let mut openings = Openings::default();
         loop {
             if self.stop.is_cancelled() {
-                for (channel, content) in openings.give_up() {
+                for channel in openings.give_up() {
                     let reason = RefuseReason::ShuttingDown;
-                    self.channels.refuse(channel, content, reason);
+                    self.channels.refuse(channel, reason);
                 }
             }
             let (is_asking, has_room) = (!openings.is_empty(), openings.has_room());
@@ -250,7 +250,10 @@ impl SessionTask {
                         Ok(())
                     }
                 },
-                Opening::Refused => Ok(()),
+                Opening::Refused => {
+                    self.let_refusals_go().await;
+                    Ok(())
+                }
                 Opening::Violation => Err("a channel that cannot be opened".into()),
             },
             (_, PeerMessage::Refuse(_)) if openings.has(channel) => {
@@ -263,6 +266,14 @@ impl SessionTask {
                 Ok(())
             }
             (_, message) => self.deliver(channel, message).await,
+        }
+    }
+
+    /// Reading goes on as long as there is something to read. Whoever reads the refusals of
+    /// what it opens is to get them before there are too many.
+    async fn let_refusals_go(&self) {
+        if self.channels.has_many_refusals() {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -301,7 +312,7 @@ impl SessionTask {
             // It may come again soon.
             MayOpen::Unknown => RefuseReason::Busy,
         };
-        self.channels.refuse(channel, content, reason);
+        self.channels.refuse(channel, reason);
         Ok(())
     }
 
@@ -319,7 +330,8 @@ impl SessionTask {
         });
         if !opened.await {
             let reason = RefuseReason::UnknownContent;
-            self.channels.refuse(channel, content, reason);
+            self.channels.refuse(channel, reason);
+            self.let_refusals_go().await;
         } else if let Some(guard) = &self.channels.guard {
             guard.opened();
         }

@@ -7,12 +7,13 @@
 //!               messages
 //!   waiting ─ joining   announced   receiving   serving   pausing
 //!         owners      manifest_pages   storing    limiting   timing
-//!                         asking    leaving
+//!                    choosing    asking    leaving
 //!                             parts: effort, limit, …
 //! ```
 
 mod announced;
 mod asking;
+mod choosing;
 mod effort;
 mod figures;
 #[cfg(any(test, feature = "testing"))]
@@ -229,6 +230,35 @@ impl Swarm {
     pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
         asking::set_read_windows(&mut self.parts, now, windows);
         self.settle(now);
+    }
+
+    /// Only these chunks are wanted from now on; all, without any. What others were asked for
+    /// of other chunks is cancelled. When all of a set is stored, the machine
+    /// [rests](Self::is_resting), also if that is the whole content. May be called again at any
+    /// time, and has the part published again.
+    ///
+    /// # Panics
+    /// If they belong to another content.
+    pub fn set_wanted(&mut self, now: Instant, wanted: Option<Bitfield>) {
+        if let (Some(wanted), Some(manifest)) = (&wanted, self.parts.manifest()) {
+            assert_eq!(wanted.chunks(), manifest.geometry().chunks());
+        }
+        choosing::set_wanted(&mut self.parts, now, wanted);
+        self.settle(now);
+    }
+
+    /// Whether there is a set of [wanted](Self::set_wanted) chunks, and all of these are
+    /// stored. Then nobody is asked for anything or dialled, patience does not count, and
+    /// others get what is here.
+    pub fn is_resting(&self) -> bool {
+        self.parts.phase.rests()
+    }
+
+    /// The storage has published the part that is wanted.
+    pub fn part_finished(&mut self, now: Instant) {
+        if choosing::part_finished(&mut self.parts, now) {
+            self.settle(now);
+        }
     }
 
     /// Asks for the missing chunks in another order from now on.
@@ -539,7 +569,7 @@ impl Swarm {
         if let Some(serving) = self.parts.effort.pause() {
             return self.settle_paused(now, serving);
         }
-        if self.parts.effort.is_stalled() && !self.parts.is_seeding() {
+        if self.parts.effort.is_stalled() && !self.parts.phase.is_content() {
             // The reason may be another one by now.
             timing::stalled(&mut self.parts, now);
         }

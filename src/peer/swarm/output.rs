@@ -84,6 +84,13 @@ pub enum Output {
     },
     /// Publish; report [`finished`](super::Swarm::finished).
     Finish,
+    /// All that is [wanted](super::Swarm::set_wanted) is here: make it durable, and publish it;
+    /// report
+    /// [`part_finished`](super::Swarm::part_finished).
+    FinishPart {
+        /// All chunks that are verified and stored.
+        verified: Bitfield,
+    },
     /// Tell the trackers whether this peer has some or all of the content.
     Announce(OwnState),
     /// Tell the trackers that an owner sent verified bytes.

@@ -58,6 +58,16 @@ impl Phase {
         matches!(self, Self::Seeding(_))
     }
 
+    /// Whether not all is wanted, and all that is wanted is here.
+    pub(super) fn rests(&self) -> bool {
+        matches!(self, Self::Transfer(transfer) if transfer.rests())
+    }
+
+    /// Whether nobody is needed.
+    pub(super) fn is_content(&self) -> bool {
+        self.is_seeding() || self.rests()
+    }
+
     /// How many of the chunks that are here another peer lacks. O(chunks).
     pub(super) fn lacked_by(&self, remote: &RemoteChunks) -> u32 {
         match (self, remote) {
@@ -97,6 +107,18 @@ impl Phase {
                 progress.verified_chunks = transfer.stored().count();
                 progress.verified_bytes = transfer.stored_bytes();
                 progress.owners = transfer.planner.busy_links() as u32;
+                if let Some((wanted, stored)) = transfer.wanted() {
+                    let geometry = transfer.manifest().geometry();
+                    progress.length = Some(geometry.bytes_of(wanted));
+                    progress.chunks = Some(wanted.count());
+                    let all = progress.verified_bytes;
+                    progress.verified_chunks = stored.count();
+                    progress.verified_bytes = geometry.bytes_of(stored);
+                    progress.unwanted_bytes = all - progress.verified_bytes;
+                }
+                if transfer.rests() {
+                    progress.rate = 0.0;
+                }
             }
             Self::Seeding(manifest) => {
                 progress.verified_chunks = manifest.geometry().chunks();

@@ -42,6 +42,8 @@ pub struct PieceRun {
 pub enum PieceState {
     /// Nothing of it was asked for.
     Missing,
+    /// The same, and nothing of it will be: no file is wanted that has bytes of it.
+    NotWanted,
     /// Blocks of it are asked for, or have arrived.
     UnderWay,
     /// All of it is here, and is being verified or written.

@@ -129,6 +129,23 @@ impl Planner {
         self.ledger.is_all_held()
     }
 
+    /// Nobody wants a chunk that is not whole: it is not asked for, and nobody is of use for
+    /// it. Returns what was asked for of it; nothing if it is whole, held or stored, or was not
+    /// wanted before.
+    pub fn shelve(&mut self, chunk: ChunkIndex) -> Option<Released> {
+        self.ledger.shelve(chunk)
+    }
+
+    /// The opposite.
+    pub fn unshelve(&mut self, chunk: ChunkIndex) {
+        self.ledger.unshelve(chunk);
+    }
+
+    /// Whether every chunk is stored or [shelved](Self::shelve).
+    pub fn wants_nothing(&self) -> bool {
+        self.ledger.wants_nothing()
+    }
+
     /// Whether every chunk is stored.
     pub fn is_done(&self) -> bool {
         self.ledger.is_done()
@@ -620,6 +637,7 @@ impl Planner {
         chunks.map(|chunk| {
             let state = match self.ledger.states().get(chunk) {
                 ChunkState::Missing => PieceState::Missing,
+                ChunkState::Shelved => PieceState::NotWanted,
                 ChunkState::Open => PieceState::UnderWay,
                 ChunkState::Complete => PieceState::Arrived,
                 ChunkState::Held => PieceState::Unchecked,
@@ -648,7 +666,7 @@ impl Planner {
     pub fn is_useful(&self, link: LinkId) -> bool {
         let has_wanted = |source: &Source| match source.has() {
             ChunkSet::Nothing => false,
-            ChunkSet::All => !self.is_done(),
+            ChunkSet::All => !self.wants_nothing(),
             ChunkSet::Some(_) => source.wanted() > 0,
         };
         self.ledger.sources().get(link).is_some_and(has_wanted)

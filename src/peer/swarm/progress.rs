@@ -23,7 +23,9 @@ const MAX_BANNED: usize = 32;
     serde(default)
 )]
 pub struct Progress {
-    /// The content's length in bytes, once it is known.
+    /// The content's length in bytes, once it is known. Of a torrent of which only some files
+    /// are wanted this, and all that counts what is here, is about the pieces that have bytes
+    /// of these files.
     pub length: Option<u64>,
     /// Its number of chunks, once it is known.
     pub chunks: Option<u32>,
@@ -31,6 +33,8 @@ pub struct Progress {
     pub verified_bytes: u64,
     /// Chunks that are verified and stored.
     pub verified_chunks: u32,
+    /// Bytes that are verified and stored beside those, of pieces that are not wanted.
+    pub unwanted_bytes: u64,
     /// Bytes of blocks that arrived, used or not.
     pub downloaded: u64,
     /// Bytes of blocks that were sent.

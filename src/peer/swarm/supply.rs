@@ -79,7 +79,7 @@ impl Supply<'_> {
     /// while.
     pub(super) fn is_starving(self, now: Instant) -> bool {
         let quiet = now.saturating_duration_since(self.last_gain) >= STARVED && !self.is_held;
-        !self.phase.is_seeding() && (quiet || !self.is_supplied())
+        !self.phase.is_content() && (quiet || !self.is_supplied())
     }
 
     /// When the download starves, if nothing arrives before.
@@ -100,7 +100,7 @@ impl Supply<'_> {
         // doubtful one.
         let replaceable = (blank + doubtful).min(self.links.len());
         let sources = links.saturating_sub(blank + silent.max(doubtful));
-        !self.phase.is_seeding()
+        !self.phase.is_content()
             && links - replaceable < self.config.max_links
             && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
     }
@@ -112,7 +112,7 @@ impl Supply<'_> {
     }
 
     fn may_want_place(self) -> bool {
-        !self.phase.is_seeding()
+        !self.phase.is_content()
             && self.links.len() >= self.config.max_links
             && self.book.dialling() == 0
             && self.links.values().any(|link| !link.info.dialled)
@@ -133,7 +133,7 @@ impl Supply<'_> {
     /// Whether to look for more owners.
     pub(super) fn wants_owners(self) -> bool {
         self.wants_links() && !self.book.has_candidates()
-            || !self.phase.is_seeding() && !self.is_supplied()
+            || !self.phase.is_content() && !self.is_supplied()
     }
 
     /// When the links have to be counted again, as long as some are in doubt.
@@ -155,7 +155,7 @@ impl Supply<'_> {
 
     /// When the download stalls, if nothing arrives before.
     pub(super) fn stalls_at(self) -> Option<Instant> {
-        if self.phase.is_seeding() || self.is_held {
+        if self.phase.is_content() || self.is_held {
             return None;
         }
         let abandoned = self.links.len() == 0 && !self.is_searching && self.book.is_exhausted();

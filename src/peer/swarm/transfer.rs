@@ -43,6 +43,28 @@ pub(super) struct Transfer {
     publishing: bool,
     /// How many of the first chunks may be asked for, if not all of them.
     admitted: Option<u32>,
+    /// The chunks that are wanted, if not all are, and those of them that are stored.
+    wanted: Option<Wanted>,
+}
+
+/// A part of the content that is wanted.
+#[derive(Debug)]
+struct Wanted {
+    chunks: Bitfield,
+    stored: Bitfield,
+    published: PartPublished,
+}
+
+/// Whether the storage has published the part that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PartPublished {
+    /// It has to, when all of it is here.
+    No,
+    /// It does. Something else may be wanted by now.
+    UnderWay {
+        is_outdated: bool,
+    },
+    Yes,
 }
 
 /// A chunk of which all blocks are here.
@@ -106,6 +128,8 @@ pub(super) enum StorageStep {
     Commit(Bitfield),
     /// Publish the content.
     Publish,
+    /// Publish the part that is wanted, in which these chunks are.
+    PublishPart(Bitfield),
 }
 
 /// What the download does next.
@@ -150,6 +174,78 @@ impl Transfer {
             persistence: Persistence::default(),
             publishing: false,
             admitted: None,
+            wanted: None,
+        }
+    }
+
+    /// Only these chunks are wanted from now on; all, without any set. Returns what was asked
+    /// for of others. O(chunks).
+    pub(super) fn set_wanted(&mut self, wanted: Option<Bitfield>) -> Released {
+        let before = self.wanted.take();
+        self.wanted = wanted.map(|chunks| {
+            let mut stored = self.stored.clone();
+            stored.intersect(&chunks);
+            let published = match before.map(|before| before.published) {
+                Some(PartPublished::UnderWay { .. }) => {
+                    PartPublished::UnderWay { is_outdated: true }
+                }
+                _ => PartPublished::No,
+            };
+            Wanted {
+                chunks,
+                stored,
+                published,
+            }
+        });
+        let mut all = Released::default();
+        for chunk in self.manifest.geometry().indices() {
+            if self.wants(chunk) {
+                self.planner.unshelve(chunk);
+            } else if let Some(released) = self.planner.shelve(chunk) {
+                all.cancelled.extend(released.cancelled);
+                all.forgotten.extend(released.forgotten);
+            }
+        }
+        all
+    }
+
+    fn wants(&self, chunk: ChunkIndex) -> bool {
+        let wanted = self.wanted.as_ref();
+        wanted.is_none_or(|wanted| wanted.chunks.contains(chunk))
+    }
+
+    /// The chunks that are wanted, if not all are, and those of them that are stored.
+    pub(super) fn wanted(&self) -> Option<(&Bitfield, &Bitfield)> {
+        let wanted = self.wanted.as_ref()?;
+        Some((&wanted.chunks, &wanted.stored))
+    }
+
+    /// Whether not all is wanted, and all that is wanted is stored.
+    pub(super) fn rests(&self) -> bool {
+        self.wanted.is_some() && self.planner.wants_nothing()
+    }
+
+    /// The part that was wanted is published. Returns whether it was to be.
+    pub(super) fn part_finished(&mut self) -> bool {
+        let Some(wanted) = &mut self.wanted else {
+            return false;
+        };
+        let PartPublished::UnderWay { is_outdated } = wanted.published else {
+            return false;
+        };
+        wanted.published = match is_outdated {
+            true => PartPublished::No,
+            false => PartPublished::Yes,
+        };
+        true
+    }
+
+    /// A chunk was bad: it is missing again, if it is wanted.
+    fn chunk_failed(&mut self, chunk: ChunkIndex) {
+        self.planner.chunk_failed(chunk);
+        if !self.wants(chunk) {
+            // Nothing was asked for yet.
+            self.planner.shelve(chunk);
         }
     }
 
@@ -235,7 +331,7 @@ impl Transfer {
     pub(super) fn waits_for_peers(&self) -> bool {
         self.whole.is_empty()
             && self.leftover.is_empty()
-            && !self.planner.is_done()
+            && !self.planner.wants_nothing()
             && !self.is_full()
     }
 
@@ -319,7 +415,7 @@ impl Transfer {
             });
         }
         let Whole { assembled, .. } = self.whole.remove(&chunk)?;
-        self.planner.chunk_failed(chunk);
+        self.chunk_failed(chunk);
         Some(Hashed {
             liars: self.smart_ban.bad_copy(chunk, assembled),
             wasted: len,
@@ -375,6 +471,11 @@ impl Transfer {
     pub(super) fn offer(&mut self, chunk: ChunkIndex) -> bool {
         let wakes = self.planner.chunk_stored(chunk);
         self.stored.insert(chunk);
+        if let Some(wanted) = &mut self.wanted
+            && wanted.chunks.contains(chunk)
+        {
+            wanted.stored.insert(chunk);
+        }
         wakes
     }
 
@@ -391,7 +492,7 @@ impl Transfer {
     pub(super) fn chunk_rechecked(&mut self, chunk: ChunkIndex, good: bool) -> bool {
         let expected = self.leftover.rechecked(chunk, good);
         if expected && !good {
-            self.planner.chunk_failed(chunk);
+            self.chunk_failed(chunk);
         }
         expected
     }
@@ -438,10 +539,20 @@ impl Transfer {
         if self.publishing || self.persistence.is_committing() {
             return None;
         }
-        if self.planner.is_done() && outlook != Outlook::Ends {
+        let is_whole = self.planner.is_done() && self.wanted.is_none();
+        if is_whole && outlook != Outlook::Ends {
             self.publishing = true;
             self.persistence.publishes();
             return Some(StorageStep::Publish);
+        }
+        let rests = self.rests() && outlook != Outlook::Ends;
+        if rests
+            && let Some(wanted) = &mut self.wanted
+            && wanted.published == PartPublished::No
+        {
+            wanted.published = PartPublished::UnderWay { is_outdated: false };
+            self.persistence.publishes();
+            return Some(StorageStep::PublishPart(self.resumable()));
         }
         let last = outlook != Outlook::GoesOn && self.whole.is_empty();
         let begins = self.persistence.begin_commit(now, config, last);
@@ -489,6 +600,11 @@ impl Transfer {
             assert!(!self.stored.contains(chunk));
         }
         assert!(!self.publishing || self.planner.is_done());
+        if let Some(wanted) = &self.wanted {
+            let mut stored = self.stored.clone();
+            stored.intersect(&wanted.chunks);
+            assert_eq!(stored, wanted.stored);
+        }
         let window = config.commit_bytes.max(geometry.chunk_len());
         assert!(self.persistence.at_risk() <= window);
     }

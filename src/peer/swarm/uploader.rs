@@ -270,9 +270,10 @@ impl Uploader {
         });
     }
 
-    /// The content is complete: nobody can give anything any more.
-    pub fn set_seeding(&mut self) {
-        self.reciprocity.set_seeding();
+    /// Whether nobody can give anything any more: the content is complete, or all that is
+    /// wanted of it is here.
+    pub fn set_seeding(&mut self, seeding: bool) {
+        self.reciprocity.set_seeding(seeding);
     }
 
     /// A link is gone, with all that it asked for and all that was on its way.

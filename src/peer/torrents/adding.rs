@@ -8,6 +8,7 @@ use futures::FutureExt;
 use super::also::InCommon;
 use super::beside::also;
 use super::error::TorrentError;
+use super::file_list::FileList;
 use super::links::TorrentOutside;
 use super::options::TorrentOptions;
 use super::rendezvous::{Driven, Rendezvous};
@@ -52,6 +53,8 @@ impl Adding {
         let (files, links) = (files(&metainfo)?, links(&metainfo)?);
         let storage = SpannedStorage::new(&directory, files, geometry.length(), options.overwrite);
         let storage = storage.links(links);
+        let list = FileList::new(&metainfo, geometry);
+        meeting.choosing.known(list, storage.chosen())?;
         let files = CommonStorage::new(storage);
         let mut target = TargetOptions::to(Arc::new(files.clone()));
         target.sibling = Some(Arc::new(files.clone()));

@@ -56,7 +56,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
             }
             true => None,
         };
-        let has_all = wishes.has_all.swap(false, Ordering::Relaxed);
+        let is_settled = wishes.is_settled.swap(false, Ordering::Relaxed);
         let request = request(&torrent, event, key, tracker_id.clone());
         let asked = tokio::select! {
             biased;
@@ -75,7 +75,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
             None => {
                 let completed = event == Some(AnnounceEvent::Completed);
                 wishes.completed.fetch_or(completed, Ordering::Relaxed);
-                wishes.has_all.fetch_or(has_all, Ordering::Relaxed);
+                wishes.is_settled.fetch_or(is_settled, Ordering::Relaxed);
                 let now = pause;
                 pause = (pause * 2).min(MAX_PAUSE);
                 (now, now)
@@ -84,7 +84,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
         wishes.answered.send_replace(true);
         loop {
             // A change of what there is to say waits for nothing, if a tracker listens.
-            let news = [&wishes.completed, &wishes.has_all];
+            let news = [&wishes.completed, &wishes.is_settled];
             let says = listens && news.iter().any(|news| news.load(Ordering::Relaxed));
             let wants = wishes.wants_peers.load(Ordering::Relaxed);
             let due = match (says, wants) {
@@ -117,6 +117,9 @@ fn request(
         downloaded,
         left,
     } = torrent.figures();
+    // Trackers tell partial seeds from those that fetch (BEP 21), as libtorrent has it.
+    let is_partial_seed = torrent.is_upload_only() && left > 0;
+    let event = event.or(is_partial_seed.then_some(AnnounceEvent::Paused));
     Announce {
         info_hash: torrent.info_hash,
         client: torrent.session.client,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::handshake::Shaken;
@@ -58,6 +58,8 @@ pub(super) struct ConnectionTask {
     pub(super) id: LinkId,
     /// The other end of the connection.
     pub(super) remote: SocketAddr,
+    /// Whether the handshake says that this side wants nothing.
+    pub(super) said_upload_only: bool,
 }
 
 /// What reading and writing share.
@@ -87,6 +89,7 @@ impl ConnectionTask {
             inbox,
             id,
             remote,
+            said_upload_only,
         } = self;
         let client = shaken.client;
         let chunks = torrent.geometry.chunks();
@@ -114,6 +117,8 @@ impl ConnectionTask {
             inbox: &inbox,
             id,
             said_complete: false,
+            said_upload_only,
+            resting: torrent.meeting.resting(),
             told: BTreeSet::new(),
             tell_at: Instant::now() + PEX_INTERVAL,
         };
@@ -271,6 +276,9 @@ struct Writer<'a> {
     id: LinkId,
     /// The connection knows that this side has everything.
     said_complete: bool,
+    /// What the other side was told last of whether this side wants anything.
+    said_upload_only: bool,
+    resting: watch::Receiver<bool>,
     /// Those that the other side was told of.
     told: BTreeSet<SocketAddr>,
     tell_at: Instant,
@@ -327,6 +335,7 @@ impl Writer<'_> {
             tokio::select! {
                 biased;
                 () = self.shared.outgoing.changed() => {}
+                Ok(()) = self.resting.changed() => {}
                 () = sleep_until(due) => self.timeout(),
             }
         }
@@ -363,13 +372,19 @@ impl Writer<'_> {
     fn follow_machine(&mut self) {
         let waiting = self.shared.outgoing.take();
         let completes = self.torrent.meeting.is_complete() && !self.said_complete;
-        if waiting.is_empty() && !completes {
+        let wants_nothing = self.torrent.meeting.is_upload_only();
+        let turns = wants_nothing != self.said_upload_only && !self.torrent.meeting.is_complete();
+        if waiting.is_empty() && !completes && !turns {
             // Nothing follows, and the reader is not woken, which would wake this again.
             return;
         }
         let mut link = self.shared.link();
         for message in waiting {
             link.handle_peer_message(message);
+        }
+        if turns {
+            self.said_upload_only = wants_nothing;
+            link.handle_upload_only(wants_nothing);
         }
         if completes {
             self.said_complete = true;

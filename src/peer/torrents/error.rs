@@ -1,7 +1,7 @@
 //! Why a torrent cannot be added, or not be fetched.
 
 use crate::bittorrent::metainfo::MetainfoError;
-use crate::content::{FolderPathError, PieceDigestsError, PieceLenError};
+use crate::content::{FolderPath, FolderPathError, PieceDigestsError, PieceLenError};
 use crate::transport::TransportError;
 
 /// Why a torrent session cannot be started, or a torrent not be added to it.
@@ -47,6 +47,24 @@ pub enum TorrentError {
     /// What the peers of a magnet link have has its hash, and cannot be taken as a torrent.
     #[error(transparent)]
     Metainfo(#[from] MetainfoError),
+    /// The torrent has no file of this number.
+    #[error("there is no file {file} in a torrent of {files} files, the first of which is 0")]
+    NoSuchFile {
+        /// The number.
+        file: usize,
+        /// How many files it has, padding included.
+        files: usize,
+    },
+    /// The torrent has nothing at a path.
+    #[error("there is nothing at {path} in the torrent")]
+    NoSuchPath {
+        /// The path.
+        path: FolderPath,
+    },
+    /// The files of the torrent are to be [another content as well](super::TorrentOptions::also), which
+    /// has all of them, and only some are wanted.
+    #[error("a torrent of which only some files are wanted cannot be another content as well")]
+    PartIsNoOther,
     /// The two hashes in the magnet link are those of different torrents.
     #[error("the two hashes in the magnet link are those of different torrents")]
     OtherHash,

@@ -17,12 +17,15 @@ use super::sought::Sought;
 use super::table::TorrentTable;
 use super::torrent::Torrent;
 use crate::bittorrent::link::{BitTorrentLink, LinkFacts};
+use crate::content::Bitfield;
+use crate::peer::contents::choice::Choice;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::outside::Outside;
 use crate::peer::contents::role::Role;
 use crate::peer::session::HandshakeError;
 use crate::peer::swarm::{LinkId, LinkInfo, LinkKind};
 use crate::protocol::{Addr, HostKey, OwnState};
+use crate::storage::StorageError;
 
 /// How long a driver that knows nobody waits for the first answer of a tracker.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -70,7 +73,8 @@ fn link(
     config.hash_requests = torrent.hash_requests();
     config.about = begun.about(&torrent.meeting);
     // Two that want nothing need not wait for each other's Bitfield to part (BEP 21).
-    config.about.upload_only = torrent.meeting.is_complete().then_some(true);
+    let said_upload_only = torrent.meeting.is_upload_only();
+    config.about.upload_only = said_upload_only.then_some(true);
     let now = tokio::time::Instant::now().into_std();
     let mut link = BitTorrentLink::new(now, config);
     for message in begun.heard {
@@ -84,6 +88,7 @@ fn link(
         inbox,
         id,
         remote: begun.remote,
+        said_upload_only,
     };
     let link = NewLink {
         id,
@@ -174,6 +179,18 @@ impl Outside for TorrentOutside {
         Ok(link)
     }
 
+    fn choice(&self) -> Arc<Choice> {
+        Arc::clone(&self.torrent.meeting.choosing.choice)
+    }
+
+    async fn finish_part(&self, verified: Bitfield) -> Result<(), StorageError> {
+        self.torrent.common.files.finish_chosen(verified).await
+    }
+
+    fn rests(&self, rests: bool) {
+        self.torrent.meeting.rests(rests);
+    }
+
     fn announce(&self, state: OwnState) {
         let meeting = &self.torrent.meeting;
         if state != OwnState::Complete || !meeting.complete() {
@@ -182,7 +199,7 @@ impl Outside for TorrentOutside {
         // What was here from the start was not completed here. But trackers were told of this
         // peer while it was verified, and would list it as one that lacks something.
         match meeting.figures().downloaded {
-            0 => meeting.wishes.has_all(),
+            0 => meeting.wishes.settles(),
             _ => meeting.wishes.completed(),
         }
         if layers::are_missing(&self.torrent) {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use futures::FutureExt;
 use tokio::sync::watch;
 
+use super::files::TorrentFiles;
 use crate::bittorrent::Metainfo;
 use crate::content::Content;
 use crate::error::DownloadError;
@@ -20,11 +21,25 @@ use crate::peer::handles::download::Download;
 pub struct MagnetDownload {
     download: Download,
     metainfo: watch::Receiver<Option<Metainfo>>,
+    files: TorrentFiles,
 }
 
 impl MagnetDownload {
-    pub(super) fn new(download: Download, metainfo: watch::Receiver<Option<Metainfo>>) -> Self {
-        Self { download, metainfo }
+    pub(super) fn new(
+        download: Download,
+        metainfo: watch::Receiver<Option<Metainfo>>,
+        files: TorrentFiles,
+    ) -> Self {
+        Self {
+            download,
+            metainfo,
+            files,
+        }
+    }
+
+    /// Its files: which are wanted, and how far each of them is.
+    pub fn files(&self) -> &TorrentFiles {
+        &self.files
     }
 
     /// The download: it shows the progress, pauses, limits and cancels.

@@ -17,9 +17,13 @@ mod also_folder;
 mod announcer;
 mod begun;
 mod beside;
+mod choosing;
 mod connection;
 mod discovery;
 mod error;
+mod file_choice;
+mod file_list;
+mod files;
 mod handshake;
 mod known_peers;
 mod layers;
@@ -40,6 +44,8 @@ mod tracker;
 mod wishes;
 
 pub use error::TorrentError;
+pub use file_choice::FileChoice;
+pub use files::{TorrentFileProgress, TorrentFiles};
 pub use magnet_download::MagnetDownload;
 #[cfg(feature = "bittorrent-dht")]
 pub use options::DhtConfig;

@@ -1,12 +1,14 @@
 //! How a torrent session works, and how a torrent is fetched and shared.
 
+use std::fmt;
 #[cfg(feature = "bittorrent-dht")]
 use std::net::SocketAddrV4;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::content::ContentId;
+use super::file_choice::FileChoice;
+use crate::content::{ContentId, FolderPath, FolderPathError};
 use crate::peer::downloads::priority::Priority;
 use crate::peer::limits::ContentLimits;
 
@@ -132,6 +134,7 @@ pub struct TorrentOptions {
     pub(super) limits: Option<ContentLimits>,
     pub(super) upload_slots: Option<usize>,
     pub(super) also: Option<ContentId>,
+    pub(super) files: Option<FileChoice>,
 }
 
 impl Default for TorrentOptions {
@@ -146,6 +149,7 @@ impl Default for TorrentOptions {
             limits: None,
             upload_slots: None,
             also: None,
+            files: None,
         }
     }
 }
@@ -163,6 +167,46 @@ impl TorrentOptions {
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.directory = Some(path.into());
         self
+    }
+
+    /// Fetches these files and no others; by default all. The download is complete when they
+    /// are whole and verified and have their names, and goes on sharing them. Pieces that reach
+    /// into other files are fetched as a whole; what lies in those is kept beside the files, in
+    /// `.ID.bt_lite-apart`, and used when they are wanted later.
+    ///
+    /// [`TorrentSession::files`](super::TorrentSession::files) changes what is wanted. Another
+    /// call for the same torrent adds its files to those that are wanted, or has all wanted.
+    /// Which files were wanted is not recorded: after a restart, say it again.
+    ///
+    /// ```
+    /// use bt_lite::bittorrent::{FileChoice, TorrentOptions};
+    ///
+    /// let options = TorrentOptions::new().files(FileChoice::none().files(0..=2));
+    /// let options = TorrentOptions::new().path("docs/").file(7);
+    /// ```
+    #[must_use]
+    pub fn files(mut self, files: FileChoice) -> Self {
+        self.files.get_or_insert_default().add(files);
+        self
+    }
+
+    /// Adds the file of this number to those that are wanted; see [`files`](Self::files).
+    #[must_use]
+    pub fn file(self, number: usize) -> Self {
+        self.files(FileChoice::none().file(number))
+    }
+
+    /// Adds a file or folder of the torrent to what is wanted: a [`FolderPath`], or text, in
+    /// which a slash may follow; see [`files`](Self::files). Without any, everything is. If it
+    /// is not a path, the torrent is refused with
+    /// [`TorrentError::Path`](super::TorrentError::Path).
+    #[must_use]
+    pub fn path<P>(self, path: P) -> Self
+    where
+        P: TryInto<FolderPath> + fmt::Display,
+        P::Error: Into<FolderPathError>,
+    {
+        self.files(FileChoice::none().path(path))
     }
 
     /// Whether files that have the names of the torrent's and other bytes are changed.
@@ -250,6 +294,9 @@ impl TorrentOptions {
     /// something else has the path of a file, the folder fails, and the torrent goes on. The
     /// files of a torrent get their names when all are complete, and the folder appears at the
     /// same moment: it does not wait for a place of its own.
+    ///
+    /// All of the torrent is fetched then: with [`files`](Self::files) it is refused
+    /// ([`TorrentError::PartIsNoOther`](super::TorrentError::PartIsNoOther)).
     #[must_use]
     pub fn also(mut self, id: ContentId) -> Self {
         self.also = Some(id);

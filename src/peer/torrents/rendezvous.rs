@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::choosing::Choosing;
 use super::known_peers::KnownPeers;
 use super::shared::SessionShared;
 use super::wishes::{AnnounceWishes, Figures};
@@ -38,7 +39,12 @@ pub(super) struct Rendezvous {
     public: CancellationToken,
     is_announced: AtomicBool,
     is_complete: AtomicBool,
-    driven: OnceLock<Driven>,
+    driven: watch::Sender<Option<Driven>>,
+    /// All that is wanted is here, and that is not all.
+    resting: watch::Sender<bool>,
+    has_rested: AtomicBool,
+    /// Which files are wanted.
+    pub(super) choosing: Choosing,
     /// What the torrent is as well, as was said before it was known.
     also: Mutex<Vec<ContentId>>,
 }
@@ -57,6 +63,7 @@ impl Rendezvous {
         session: Arc<SessionShared>,
         info_hash: InfoHashV1,
         trackers: Vec<Vec<String>>,
+        choosing: Choosing,
     ) -> Self {
         let stop = session.shared.tasks.stop.child_token();
         Self {
@@ -70,15 +77,54 @@ impl Rendezvous {
             news: Notify::new(),
             is_announced: AtomicBool::new(false),
             is_complete: AtomicBool::new(false),
-            driven: OnceLock::new(),
+            driven: watch::Sender::new(None),
+            resting: watch::Sender::new(false),
+            has_rested: AtomicBool::new(false),
+            choosing,
             also: Mutex::default(),
         }
     }
 
     /// The torrent has this driver from now on.
     pub(super) fn driven_by(&self, driven: Driven) {
-        // Nobody else sets it.
-        let _ = self.driven.set(driven);
+        self.driven.send_replace(Some(driven));
+    }
+
+    /// The driver, if there is one.
+    pub(super) fn driver(&self) -> Option<Driven> {
+        self.driven.borrow().clone()
+    }
+
+    /// Waits until there is one.
+    ///
+    /// Cancel safe.
+    pub(super) async fn driven(&self) -> Option<Driven> {
+        let mut driven = self.driven.subscribe();
+        // The sender is here.
+        driven.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// All that is wanted is here, and that is not all; or not any more.
+    pub(super) fn rests(&self, rests: bool) {
+        self.resting.send_if_modified(|before| {
+            let is_news = *before != rests;
+            *before = rests;
+            is_news
+        });
+        if rests && !self.has_rested.swap(true, Ordering::Relaxed) {
+            // Trackers take it for one that fetches. Later times wait for the next announce.
+            self.wishes.settles();
+        }
+    }
+
+    /// Whether that is so, and whoever hears when it changes.
+    pub(super) fn resting(&self) -> watch::Receiver<bool> {
+        self.resting.subscribe()
+    }
+
+    /// Whether this side wants nothing of others (BEP 21).
+    pub(super) fn is_upload_only(&self) -> bool {
+        self.is_complete() || *self.resting.borrow()
     }
 
     /// The torrent is this content as well.
@@ -100,7 +146,7 @@ impl Rendezvous {
 
     /// What trackers are told.
     pub(super) fn figures(&self) -> Figures {
-        let Some(Driven { status, length, .. }) = self.driven.get() else {
+        let Some(Driven { status, length, .. }) = self.driver() else {
             return Figures {
                 uploaded: 0,
                 downloaded: 0,
@@ -114,7 +160,10 @@ impl Rendezvous {
             downloaded: progress.downloaded,
             left: match self.is_complete() {
                 true => 0,
-                false => length.saturating_sub(progress.verified_bytes),
+                false => {
+                    let here = progress.verified_bytes + progress.unwanted_bytes;
+                    length.saturating_sub(here)
+                }
             },
         }
     }
@@ -168,7 +217,7 @@ impl Rendezvous {
         if new.is_empty() {
             return;
         }
-        match self.driven.get() {
+        match self.driver() {
             Some(Driven { inbox, .. }) => {
                 let new = new.into_iter().map(Addr::from).collect();
                 // When the driver has ended, nobody needs to know.

@@ -13,11 +13,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::adding::{Adding, directory, driven, identity};
 use super::begun::{Begun, TcpIo};
 use super::beside::also;
+use super::choosing::Choosing;
 #[cfg(feature = "bittorrent-dht")]
 use super::discovery::dht_node::DhtNode;
 use super::discovery::local_socket::LocalSocket;
 use super::discovery::neighbours;
 use super::error::TorrentError;
+use super::file_list::FileList;
+use super::files::TorrentFiles;
 use super::handshake::{Oneself, Shaken, accepted};
 use super::links::accept_link;
 use super::magnet_download::MagnetDownload;
@@ -31,7 +34,7 @@ use super::table::{Found, TorrentTable, hashes};
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
 use crate::bittorrent::{InfoHashV1, Magnet, Metainfo};
-use crate::content::{ContentId, ContentName};
+use crate::content::{ContentId, ContentName, Geometry};
 use crate::peer::downloads::task::DownloadTask;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
@@ -200,8 +203,15 @@ impl TorrentSession {
         options: TorrentOptions,
     ) -> Result<Download, TorrentError> {
         let (info_hash, id) = identity(metainfo);
+        if let Some(files) = &options.files {
+            let piece_len = u64::from(metainfo.piece_length());
+            let geometry = Geometry::of_torrent(metainfo.total_length(), piece_len)?;
+            files.of(&FileList::new(metainfo, geometry))?;
+        }
         let found = hashes(metainfo).find_map(|hash| self.torrents.find(&hash));
         if let Some(found) = &found {
+            let (files, is_also) = (options.files.as_ref(), options.also.is_some());
+            found.meeting().choosing.asked_again(files, is_also)?;
             found.meeting().told_of(options.peers.clone());
         }
         if let Some(Found::Sought(sought)) = &found {
@@ -223,7 +233,8 @@ impl TorrentSession {
             return self.seek(sought, (id, name), options);
         }
         let adding = Adding::new(meeting, metainfo.clone(), &options)?;
-        let (mut task, download) = self.task(id, &options);
+        let choosing = &adding.torrent.meeting.choosing;
+        let (mut task, download) = self.task(id, &options, choosing);
         let driven = driven(&task, adding.content.length);
         if found.is_none() {
             self.torrents.insert(&adding.torrent);
@@ -252,7 +263,8 @@ impl TorrentSession {
     /// [patience](crate::peer::swarm::SwarmConfig::patience) of the peer, it is given up.
     /// A link to a torrent that is here already, or is being fetched, joins that.
     ///
-    /// The files that a link selects (BEP 53) are not fetched alone: all are.
+    /// If the link selects files (BEP 53) and the options name none, these are fetched alone. One
+    /// that the torrent does not have is told of by the handle.
     ///
     /// ```no_run
     /// # use bt_lite::bittorrent::{TorrentOptions, TorrentSession};
@@ -281,13 +293,17 @@ impl TorrentSession {
         let info_hash = magnet.info_hash().ok_or(TorrentError::NoInfoHash)?;
         let named = magnet.peers.iter().filter_map(Addr::socket_addr);
         options.peers.extend(named);
+        options.files = options.files.or_else(|| magnet.choice());
         let v2 = magnet.v2.map(|v2| v2.truncated());
         let hashes = [Some(info_hash), v2].into_iter().flatten();
         let found = hashes.clone().find_map(|hash| self.torrents.find(&hash));
         if let Some(Found::Known(torrent)) = &found {
             let metainfo = watch::Sender::new(Some(torrent.metainfo().clone()));
             let download = self.add(torrent.metainfo(), options)?;
-            return Ok(MagnetDownload::new(download, metainfo.subscribe()));
+            // It may have ended, and been added anew.
+            let now = self.torrents.of_content(&torrent.id);
+            let files = TorrentFiles::new(&now.as_ref().unwrap_or(torrent).meeting);
+            return Ok(MagnetDownload::new(download, metainfo.subscribe(), files));
         }
         let trackers = sought::tiers(magnet);
         let id = match (magnet.v1, magnet.v2) {
@@ -296,6 +312,8 @@ impl TorrentSession {
         };
         let sought = match found {
             Some(Found::Sought(sought)) => {
+                let (files, is_also) = (options.files.as_ref(), options.also.is_some());
+                sought.meeting.choosing.asked_again(files, is_also)?;
                 sought.meeting.told_of(options.peers.clone());
                 options
                     .also
@@ -317,8 +335,17 @@ impl TorrentSession {
         look_up(&sought.meeting, names.cloned().collect());
         let name = magnet.name.as_deref().and_then(|name| name.parse().ok());
         let metainfo = sought.metainfo();
+        let files = TorrentFiles::new(&sought.meeting);
         let download = self.seek(sought, (id, name), options)?;
-        Ok(MagnetDownload::new(download, metainfo))
+        Ok(MagnetDownload::new(download, metainfo, files))
+    }
+
+    /// The files of a torrent of this session that is being fetched or shared, by the id of its
+    /// content: which of them are wanted, and how far each of them is. `None` as long as it is
+    /// not known what is in the torrent; [`MagnetDownload::files`] has them before.
+    pub fn files(&self, id: &ContentId) -> Option<TorrentFiles> {
+        let torrent = self.torrents.of_content(id)?;
+        Some(TorrentFiles::new(&torrent.meeting))
     }
 
     /// A torrent of this session that is being fetched or shared, by the id of its content. A
@@ -340,14 +367,21 @@ impl TorrentSession {
             true => trackers,
             false => Vec::new(),
         };
-        let meeting = Rendezvous::new(Arc::clone(&self.shared), info_hash, trackers);
+        let choosing = Choosing::new(options.files.clone(), options.also.is_some());
+        let meeting = Rendezvous::new(Arc::clone(&self.shared), info_hash, trackers, choosing);
         meeting.peers.found(options.peers.iter().copied());
         Arc::new(meeting)
     }
 
-    fn task(&self, id: ContentId, options: &TorrentOptions) -> (DownloadTask, Download) {
+    fn task(
+        &self,
+        id: ContentId,
+        options: &TorrentOptions,
+        choosing: &Choosing,
+    ) -> (DownloadTask, Download) {
         let (task, download) = DownloadTask::new(Arc::clone(&self.shared.shared));
         task.set_outside(id, options.seed, options.limits);
+        task.set_choice(&choosing.choice);
         (task, download)
     }
 
@@ -360,7 +394,7 @@ impl TorrentSession {
     ) -> Result<Download, TorrentError> {
         let shared = &self.shared.shared;
         directory(shared, &options, &id.into())?;
-        let (mut task, download) = self.task(id, &options);
+        let (mut task, download) = self.task(id, &options, &sought.meeting.choosing);
         let joins = task.asked_outside(id, name.as_ref(), options.priority);
         let tasks = &shared.tasks;
         let span = tracing::info_span!(parent: &tasks.span, "download", key = %id);

@@ -19,8 +19,9 @@ pub(super) struct AnnounceWishes {
     pub(super) answered: watch::Sender<bool>,
     /// The torrent was completed here, and no tracker knows yet.
     pub(super) completed: AtomicBool,
-    /// All was here from the start, and trackers may believe that something is missing.
-    pub(super) has_all: AtomicBool,
+    /// Trackers may believe that something is missing, or wanted, and it is not: all was here
+    /// from the start, or all is that is wanted.
+    pub(super) is_settled: AtomicBool,
     /// The driver knows nobody more to ask.
     pub(super) wants_peers: AtomicBool,
     /// How often it has said so.
@@ -33,7 +34,7 @@ impl Default for AnnounceWishes {
         Self {
             answered: watch::Sender::new(false),
             completed: AtomicBool::new(false),
-            has_all: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
             wants_peers: AtomicBool::new(false),
             wanted: watch::Sender::new(0),
             changed: Notify::new(),
@@ -65,9 +66,9 @@ impl AnnounceWishes {
         self.changed.notify_one();
     }
 
-    /// What was here is verified, and nothing is missing.
-    pub(super) fn has_all(&self) {
-        self.has_all.store(true, Ordering::Relaxed);
+    /// What was here is verified, and nothing is missing, or nothing that is wanted.
+    pub(super) fn settles(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
 

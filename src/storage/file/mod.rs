@@ -72,6 +72,6 @@ pub(crate) use folder::{
 };
 pub use pool::FilePool;
 #[cfg(feature = "bittorrent")]
-pub(crate) use spans::{CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
+pub(crate) use spans::{ChosenFiles, CommonStorage, SpannedFile, SpannedLink, SpannedStorage};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

@@ -493,11 +493,7 @@ impl TrackerClient {
         }
         let mut asked = self.tell_all(|done| {
             let key = key.clone();
-            Command::Need(Need {
-                key,
-                max_owners,
-                done,
-            })
+            Command::Need(Need::new(key, max_owners, done))
         });
         let mut answers = Answers::new(key.clone());
         let mut until = Instant::now() + self.patience();

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::error::{Outcome, TrackerError};
 use crate::content::ContentId;
@@ -29,9 +29,34 @@ pub(super) struct Need {
     pub(super) key: ContentKey,
     pub(super) max_owners: u16,
     pub(super) done: oneshot::Sender<Outcome<Found>>,
+    /// How often a connection has ended before it was answered, and when first.
+    tries: usize,
+    since: Option<Instant>,
 }
 
 impl Need {
+    pub(super) fn new(
+        key: ContentKey,
+        max_owners: u16,
+        done: oneshot::Sender<Outcome<Found>>,
+    ) -> Self {
+        Self {
+            key,
+            max_owners,
+            done,
+            tries: 0,
+            since: None,
+        }
+    }
+
+    /// Notes that a connection has ended before it was answered. Returns whether it is to be
+    /// asked once more, where that is done so often and for so long.
+    pub(super) fn goes_on(&mut self, now: Instant, (most, patience): (usize, Duration)) -> bool {
+        self.tries += 1;
+        let since = *self.since.get_or_insert(now);
+        self.tries < most && now.saturating_duration_since(since) < patience
+    }
+
     /// Tells the caller, unless it no longer waits.
     pub(super) fn finish(self, outcome: Outcome<Found>) {
         drop(self.done.send(outcome));
@@ -138,14 +163,23 @@ impl Pipeline {
         !self.to_repeat.is_empty()
     }
 
-    /// Keeps all NEEDs to be sent again on another connection, and returns what was to be
-    /// announced.
-    pub(super) fn interrupt(&mut self) -> Vec<OwnEntry> {
+    /// Keeps the NEEDs to be sent again on another connection, if each is sent so often and for
+    /// so long, and returns what was to be announced. Those that were sent too often end with
+    /// this error.
+    pub(super) fn interrupt(
+        &mut self,
+        now: Instant,
+        within: (usize, Duration),
+        error: &TrackerError,
+    ) -> Vec<OwnEntry> {
         let mut unanswered = Vec::new();
         while let Some(sent) = self.pop() {
             match sent.request {
-                // No tracker has forgotten this token.
-                Request::Need(need) => self.to_repeat.push_back((need, Token([0; 16]))),
+                Request::Need(mut need) => match need.goes_on(now, within) {
+                    // No tracker has forgotten this token.
+                    true => self.to_repeat.push_back((need, Token([0; 16]))),
+                    false => need.finish(Err(error.clone())),
+                },
                 Request::Own(entries) => unanswered.extend(entries),
             }
         }

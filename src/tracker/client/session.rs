@@ -37,6 +37,10 @@ const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
 /// The shortest interval of reports, whatever is configured.
 const MIN_REPORT: Duration = Duration::from_millis(10);
 
+/// How often each tracker of a store is asked the same, at most, if the connection ends before
+/// it is answered: once more than once, as one that has shut down may be back by then.
+const ROUNDS: usize = 2;
+
 /// How often a session that waits checks whether there is a command.
 const COMMAND_CHECK: Duration = Duration::from_millis(50);
 
@@ -125,6 +129,11 @@ pub(super) struct Session {
     /// A token with which an OWN was sent, and that the tracker has forgotten.
     forgotten: Option<Token>,
     lately: Lately,
+    /// Since when callers wait until a content is announced, while one tracker after the other
+    /// was lost.
+    held_since: Option<Instant>,
+    /// Whether anything was answered in this session but a heartbeat.
+    was_of_use: bool,
 }
 
 impl Session {
@@ -144,6 +153,8 @@ impl Session {
             waiting: Waiting::default(),
             forgotten: None,
             lately: Lately::default(),
+            held_since: None,
+            was_of_use: false,
             setup,
         }
     }
@@ -190,16 +201,21 @@ impl Session {
                 }
             };
             let (_, longest) = self.setup.config.backoff;
-            // A session that has lasted begins a new series of failures.
-            if matches!(reach, Reach::Possible) && begun.elapsed() >= longest {
+            // A session that has lasted begins a new series of failures, and so does one of
+            // several trackers that was of use: they may be replaced one after the other.
+            let was_of_use = std::mem::take(&mut self.was_of_use) && self.setup.fleet.len() > 1;
+            let has_lasted = was_of_use || begun.elapsed() >= longest;
+            if matches!(reach, Reach::Possible) && has_lasted {
                 failures = 0;
             }
             let moves = self.has_next(failures);
             match (moves, &reach) {
                 (true, _) => {
-                    self.interrupt();
+                    self.interrupt(&error);
                     reach = Reach::Possible;
                 }
+                // One that was lost before may be back by now.
+                (false, Reach::Possible) if self.setup.fleet.len() > 1 => self.interrupt(&error),
                 (false, Reach::Possible) => self.fail(&error),
                 (false, Reach::Failed(_)) => {
                     self.note(Err(error.clone()));
@@ -237,10 +253,24 @@ impl Session {
         self.connection.was_open() && usize::try_from(failures).is_ok_and(|times| times < others)
     }
 
-    /// Keeps what callers wait for, to be asked of another tracker.
-    fn interrupt(&mut self) {
-        let unanswered = self.pipeline.interrupt();
+    /// Keeps what callers wait for, to be asked of another tracker: for as long as one request
+    /// may take, and of each of them twice at most, as one that has shut down may be back.
+    fn interrupt(&mut self, error: &TrackerError) {
+        let (now, patience) = (Instant::now(), self.setup.config.request_timeout);
+        let most = ROUNDS * self.setup.fleet.len();
+        let unanswered = self.pipeline.interrupt(now, (most, patience), error);
         self.setup.state.untold_again(self.setup.index, unanswered);
+        if !self.waiting.is_any() {
+            self.held_since = None;
+        } else if *self.held_since.get_or_insert(now) + patience <= now {
+            self.waiting.fail(error);
+            self.held_since = None;
+        }
+    }
+
+    /// Whether somebody waits for an answer.
+    fn is_asked(&self) -> bool {
+        self.pipeline.has_repeats() || self.waiting.is_any()
     }
 
     /// How long to wait before another tracker of the store is used. Clients that have lost
@@ -250,7 +280,7 @@ impl Session {
         let spread = self.setup.config.return_spread.min(due);
         Pause {
             fixed: Duration::ZERO,
-            spread: match self.pipeline.has_repeats() || self.waiting.is_any() {
+            spread: match self.is_asked() {
                 true => Duration::ZERO,
                 false => spread.mul_f64(self.rng.f64()),
             },
@@ -338,7 +368,10 @@ impl Session {
             },
             Reach::Possible => Pause {
                 fixed: pause.mul_f64(1.0 - self.rng.f64() / 2.0),
-                spread: return_spread.mul_f64(self.rng.f64()),
+                spread: match self.is_asked() {
+                    true => Duration::ZERO,
+                    false => return_spread.mul_f64(self.rng.f64()),
+                },
             },
         }
     }
@@ -629,6 +662,7 @@ impl Session {
                 return Err(self.connection.refused(other));
             }
         };
+        (self.held_since, self.was_of_use) = (None, true);
         let pauses = self.setup.config.own_retry;
         let rng = &mut self.rng;
         let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
@@ -747,11 +781,18 @@ impl Session {
 
     /// Keeps a NEED whose session ends with this error for another tracker, if there is one,
     /// and tells its caller otherwise.
-    fn ask_next(&mut self, need: Need, error: &TrackerError) {
-        match self.setup.fleet.len() {
+    fn ask_next(&mut self, mut need: Need, error: &TrackerError) {
+        let trackers = self.setup.fleet.len();
+        // Those that refuse have answered, and each is asked once.
+        let rounds = match error {
+            TrackerError::Refused { refusal, .. } if *refusal != Refusal::ShuttingDown => 1,
+            _ => ROUNDS,
+        };
+        let within = (rounds * trackers, self.setup.config.request_timeout);
+        match trackers > 1 && need.goes_on(Instant::now(), within) {
             // No tracker has forgotten this token.
-            2.. => self.pipeline.repeat(need, Token([0; 16])),
-            _ => need.finish(Err(error.clone())),
+            true => self.pipeline.repeat(need, Token([0; 16])),
+            false => need.finish(Err(error.clone())),
         }
     }
 
@@ -805,6 +846,7 @@ impl Session {
                     .state
                     .remember_owners(self.setup.index, &found.owners);
                 need.finish(Ok(found));
+                self.was_of_use = true;
                 return Ok(());
             }
             Ok(TrackerReply::Ambiguous(candidates)) => TrackerError::Ambiguous { candidates },
@@ -823,6 +865,7 @@ impl Session {
         match goes_on {
             true => {
                 need.finish(Err(error));
+                self.was_of_use = true;
                 Ok(())
             }
             false => {

@@ -3,6 +3,8 @@
 //! choice, the families of addresses and what each asker can reach are decided by the same
 //! code.
 
+#[cfg(feature = "bittorrent")]
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +14,8 @@ use super::schema::{Entry, PeerRef, UNMEASURED};
 use super::values::{bytes, float, number, parts, text};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{Addr, Refusal};
+#[cfg(feature = "bittorrent")]
+use crate::tracker::registry::Announcer;
 use crate::tracker::registry::{
     Asker, Begun, Catalog, PeerListing, RegistryConfig, Settings, Viewpoint,
 };
@@ -109,8 +113,6 @@ impl Chooser {
         is_left_out: impl Fn(PeerRef) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let idle = self.idle().pop();
-        let mut catalog = idle.unwrap_or_else(|| Catalog::new(&self.settings, &self.key, 0));
         let Question {
             id,
             asker,
@@ -118,7 +120,45 @@ impl Chooser {
             wanted,
             ..
         } = *question;
-        let mut viewpoint = Viewpoint::new(source, local);
+        self.with_list(drawn, id, is_left_out, |catalog, hash| {
+            let mut viewpoint = Viewpoint::new(source, local);
+            let search = catalog.search(hash, id, wanted, question.seed);
+            let name = question.name.or(drawn.name.as_ref());
+            catalog.answer(now, id, search, (asker, &mut viewpoint), name, out)
+        })
+    }
+
+    /// Others for one who announces as BitTorrent clients do.
+    #[cfg(feature = "bittorrent")]
+    pub(super) fn others(
+        &self,
+        drawn: &Drawn,
+        id: &ContentId,
+        announcer: &Announcer<'_>,
+    ) -> Vec<(SocketAddr, PeerRef)> {
+        let others = self.with_list(
+            drawn,
+            id,
+            |_| false,
+            |catalog, hash| catalog.others(hash, id, announcer),
+        );
+        let others = others.into_iter();
+        others
+            .map(|(addr, owner)| (addr, PeerRef(owner.0)))
+            .collect()
+    }
+
+    /// Has a catalog that knows what was drawn, and nothing else. The hash of the content goes
+    /// with it.
+    fn with_list<T>(
+        &self,
+        drawn: &Drawn,
+        id: &ContentId,
+        is_left_out: impl Fn(PeerRef) -> bool,
+        ask: impl FnOnce(&mut Catalog, u64) -> T,
+    ) -> T {
+        let idle = self.idle().pop();
+        let mut catalog = idle.unwrap_or_else(|| Catalog::new(&self.settings, &self.key, 0));
         let (hash, _) = self.settings.locate(id);
         // One that does not listen, so that the content is there if nobody does.
         let nobody = PeerListing::of_ref(PeerRef(0).owner_ref(), UNMEASURED, None, None);
@@ -136,9 +176,7 @@ impl Chooser {
             let listing = PeerListing::of_ref(owner.peer.owner_ref(), owner.score, addr, also);
             held.push(catalog.begin((hash, known), begun(entry.complete), &listing));
         }
-        let search = catalog.search(hash, id, wanted, question.seed);
-        let name = question.name.or(drawn.name.as_ref());
-        let outcome = catalog.answer(now, id, search, (asker, &mut viewpoint), name, out);
+        let outcome = ask(&mut catalog, hash);
         for held in held {
             catalog.disown(held, 0);
         }

@@ -12,8 +12,9 @@ use crate::error::ConfigError;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A store in Redis or Valkey that several trackers share
-/// ([`TrackerBuilder::redis`](crate::TrackerBuilder::redis)). Version 6.2 or later, without
-/// eviction: keys that the store drops by itself are peers that are lost.
+/// ([`TrackerBuilder::redis`](crate::TrackerBuilder::redis)): a primary with its replicas, or a
+/// cluster. Version 6.2 or later, without eviction: keys that the store drops by itself are
+/// peers that are lost. The clocks of the nodes of a cluster must agree to within three seconds.
 ///
 /// ```
 /// use bt_lite::tracker::RedisConfig;
@@ -31,8 +32,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub struct RedisConfig {
     /// Where the store and its replicas are: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or
     /// `rediss://` where the program enables TLS in the crate `redis`. The first that says
-    /// that it is the primary is used, and another one when it is no more. Default: none,
-    /// as nobody else can know.
+    /// that it is the primary is used, and another one when it is no more. Of a cluster some
+    /// of the nodes are enough: the first that answers tells of the others, which are reached
+    /// with the same user and password. Default: none, as nobody else can know.
     pub urls: Vec<String>,
     /// The secret with which tokens are made: the same for all trackers of a store, and
     /// random. Default: all zeros, with which no tracker starts, as it is no secret.
@@ -156,12 +158,6 @@ pub enum StoreError {
     /// Other trackers use the store with another key, so no token would be good for both.
     #[error("the trackers of this store have another key")]
     Key,
-    /// The tracker cannot do this with a shared store.
-    #[error("{what} are not served from a shared store")]
-    Unsupported {
-        /// What it cannot do.
-        what: &'static str,
-    },
 }
 
 impl StoreError {
@@ -170,7 +166,6 @@ impl StoreError {
         match self {
             Self::Unreachable { .. } | Self::ReadOnly { .. } => Advice::Retry,
             Self::Full { .. } | Self::Schema { .. } | Self::Key => Advice::AskUser,
-            Self::Unsupported { .. } => Advice::GiveUp,
         }
     }
 }
@@ -186,10 +181,11 @@ is_transient!(StoreError);
     serde(default)
 )]
 pub struct StoreStats {
-    /// For how long the store has been away. `None`: it is there.
+    /// For how long the store has been away, or one of the nodes of a cluster. `None`: all of
+    /// it is there.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub away: Option<Duration>,
-    /// How often it was lost.
+    /// How often it was lost, or a node of it.
     pub losses: u64,
     /// How many requests were answered without it, refusals included.
     pub answered_without: u64,
@@ -197,7 +193,8 @@ pub struct StoreStats {
     pub deferred: u64,
     /// How many of them were dropped, because too many waited.
     pub dropped: u64,
-    /// How many pipelines were sent to it: one for most batches of requests.
+    /// How many pipelines were sent to it: one for most batches of requests, to each node that
+    /// they concern.
     pub round_trips: u64,
     /// How many calls of scripts were in them.
     pub calls: u64,

@@ -13,17 +13,25 @@
 //! - A tracker that has lost the store ([`link`]) answers from what it last knew ([`known`]),
 //!   keeps reports and farewells for later, and lists nothing new. After that, nobody is
 //!   forgotten for a lease.
+//! - The store may be a cluster: each script uses the keys of one slot, and calls go to the
+//!   nodes that have them ([`link`], [`slots`]). What one node has forgotten and another one
+//!   has not is found by a [`sweep`].
 //! - The epoch that peers are told follows from the store and its history: a store that was
 //!   restarted or promoted may have lost its last moments, and has another history.
 
+#[cfg(feature = "bittorrent")]
+mod announcing;
 mod answers;
 mod config;
 mod known;
 mod link;
+mod node;
 mod plan;
 mod registry;
 mod schema;
 mod scripts;
+mod slots;
+mod sweep;
 mod values;
 
 pub use config::{RedisConfig, StoreError, StoreStats};

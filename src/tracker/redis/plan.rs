@@ -13,8 +13,10 @@
 //! | UPDATE of n owners | 2 | `report`, n times `credit` |
 //! | EXIT | 2 | `exit`, one `content_disown` for each content |
 //!
+//! In a cluster a round trip is one to each node that has keys of the calls, all at once.
+//!
 //! The commands in a script are a fixed number, whatever the number of owners: 3 in
-//! `heard`, 11 in `content_own` at most, 8 in `need` where all owners are equally fast, and
+//! `heard`, 16 in `content_own` at most, 8 in `need` where all owners are equally fast, and
 //! three more for each further level of speed.
 
 use std::time::{Duration, Instant};
@@ -397,7 +399,7 @@ impl<'a> Plan<'a> {
                     keys.of_peers(peer.shard(), "hosts"),
                 ];
                 let call = Call::new(Script::Exit, &exit).arg(peer.text());
-                let some = Call::command("SRANDMEMBER").arg(keys.own(peer));
+                let some = Call::command("SRANDMEMBER", &keys.own(peer));
                 self.step = Step::Exit(peer);
                 vec![call.number(millis(FAREWELL)), some.number(AT_ONCE)]
             }
@@ -721,11 +723,7 @@ impl<'a> Plan<'a> {
             _ => {
                 ids.truncate(MAX_AMBIGUOUS);
                 let keys = &self.rules.keys;
-                let length = |id| {
-                    Call::command("HGET")
-                        .arg(keys.content(id, ""))
-                        .arg("length")
-                };
+                let length = |id| Call::command("HGET", &keys.content(id, "")).arg("length");
                 let calls = ids.iter().map(length).collect();
                 self.step = Step::NeedLengths(ids);
                 calls
@@ -830,7 +828,18 @@ impl Rules {
         call.arg(peer.text()).arg(id.to_string())
     }
 
-    /// The same at the peer's side, of several contents.
+    /// Has the peer's side know that a content lists it.
+    pub(super) fn adopt_call(&self, peer: PeerRef, id: &ContentId) -> Call {
+        let keys = [
+            self.keys.peer(peer),
+            self.keys.own(peer),
+            self.keys.of_peers(peer.shard(), "extra"),
+            self.keys.of_peers(peer.shard(), "sum"),
+        ];
+        Call::new(Script::Adopt, &keys).arg(id.as_bytes())
+    }
+
+    /// Ends what a peer owns at the peer's side, of several contents.
     pub(super) fn drop_call(&self, peer: PeerRef, ids: &[ContentId]) -> Call {
         let (keys, shard) = (&self.keys, peer.shard());
         let keys = [
@@ -869,7 +878,7 @@ impl Rules {
     pub(super) fn calls_by_name(&self, name: &ContentName) -> Vec<Call> {
         let look = |shard| {
             let mut from = format!("[{name}/").into_bytes();
-            let call = Call::command("ZRANGEBYLEX").arg(self.keys.of_contents(shard, "names"));
+            let call = Call::command("ZRANGEBYLEX", &self.keys.of_contents(shard, "names"));
             let call = call.arg(&from);
             from.push(u8::MAX);
             let call = call.arg(&from).arg("LIMIT").number(0);

@@ -20,6 +20,7 @@ use super::schema::{
     CONTENT_SHARDS, Keys, PEER_SHARD_BITS, PEER_SHARDS, PeerRef, UNMEASURED, entry_of_peer,
 };
 use super::scripts::{Call, Script};
+use super::sweep::keep_sweeping;
 use super::values::{bytes, number, parts, text};
 use crate::content::{ContentId, ContentName};
 use crate::metrics;
@@ -57,16 +58,22 @@ const IDS: usize = 1000;
 /// The peers and contents of a store that several trackers share.
 #[derive(Debug)]
 pub(crate) struct RedisRegistry {
-    rules: Rules,
-    link: Link,
+    pub(super) rules: Rules,
+    pub(super) link: Link,
+    /// What the references of BitTorrent clients are made with.
+    #[cfg(feature = "bittorrent")]
+    pub(super) announcers: [u8; 32],
     answers_without: Duration,
     known: Mutex<Known>,
-    rng: Mutex<Rng>,
-    counts: Mutex<Counts>,
+    pub(super) rng: Mutex<Rng>,
+    pub(super) counts: Mutex<Counts>,
     moved: Mutex<Moved>,
     /// Notified when there is something in `moved`.
     has_moved: Notify,
     deferred: Mutex<VecDeque<Deferred>>,
+    sums: Mutex<Sums>,
+    /// Until when nobody of each shard of peers is forgotten.
+    spared: Mutex<Vec<Option<tokio::time::Instant>>>,
     dropped: AtomicU64,
     answered_without: AtomicU64,
     expired: AtomicU64,
@@ -74,10 +81,32 @@ pub(crate) struct RedisRegistry {
 
 /// What this tracker was asked.
 #[derive(Debug, Default)]
-struct Counts {
-    requests: RequestCounts,
+pub(super) struct Counts {
+    pub(super) requests: RequestCounts,
     announced: u64,
-    refusals: RefusalCounts,
+    pub(super) refusals: RefusalCounts,
+}
+
+/// What each shard has had last.
+#[derive(Debug)]
+struct Sums {
+    /// Peers, and what they own.
+    peers: [[u64; 2]; PEER_SHARDS as usize],
+    /// Contents, and BitTorrent clients, each of which is a peer that owns one content.
+    contents: [[u64; 2]; CONTENT_SHARDS as usize],
+}
+
+impl Sums {
+    /// How many peers, contents and ownerships there are.
+    fn totals(&self) -> [u64; 3] {
+        let sum = |sums: &[[u64; 2]], at: usize| sums.iter().map(|sum| sum[at]).sum::<u64>();
+        let announcers = sum(&self.contents, 1);
+        [
+            sum(&self.peers, 0) + announcers,
+            sum(&self.contents, 0),
+            sum(&self.peers, 1) + announcers,
+        ]
+    }
 }
 
 /// Peers whose contents list them as they were, and where to go on with each.
@@ -89,7 +118,7 @@ struct Moved {
 }
 
 /// A request that is carried out when the store is back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Deferred {
     request: TrackerRequest,
     source: Addr,
@@ -120,6 +149,8 @@ impl RedisRegistry {
                 chooser: Chooser::new(registry, &config.key),
             },
             link,
+            #[cfg(feature = "bittorrent")]
+            announcers: blake3::derive_key("bt_lite 2026 announcers of a store", &config.key),
             answers_without: config.answers_without,
             known: Mutex::default(),
             rng: Mutex::new(Rng::with_seed(seed)),
@@ -127,6 +158,11 @@ impl RedisRegistry {
             moved: Mutex::default(),
             has_moved: Notify::new(),
             deferred: Mutex::default(),
+            sums: Mutex::new(Sums {
+                peers: [[0; 2]; PEER_SHARDS as usize],
+                contents: [[0; 2]; CONTENT_SHARDS as usize],
+            }),
+            spared: Mutex::new(vec![None; PEER_SHARDS as usize]),
             dropped: AtomicU64::new(0),
             answered_without: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -183,10 +219,9 @@ impl RedisRegistry {
             Plan::new(&self.rules, asked, permits, (number, follows_own))
         };
         let mut plans: Vec<Plan<'_>> = asked.into_iter().map(plan).collect();
-        if self.take_steps(now, &mut plans).await.is_err() {
-            for plan in plans.iter_mut().filter(|plan| !plan.is_done()) {
-                self.end_without(now, plan);
-            }
+        let lost = self.take_steps(now, &mut plans).await;
+        for (plan, _) in plans.iter_mut().zip(lost).filter(|(_, is_lost)| *is_lost) {
+            self.end_without(now, plan);
         }
         let ended = plans.into_iter().map(|plan| {
             let (request, entries) = (plan.request(), plan.refused_entries().to_vec());
@@ -197,26 +232,31 @@ impl RedisRegistry {
         ended.collect()
     }
 
-    /// Has all plans take their steps together until they are done, or the store is lost.
-    async fn take_steps(&self, now: Instant, plans: &mut [Plan<'_>]) -> Result<(), Lost> {
+    /// Has all plans take their steps together until they are done, or a part of the store
+    /// that they need is lost. Returns for which of them it is.
+    async fn take_steps(&self, now: Instant, plans: &mut [Plan<'_>]) -> Vec<bool> {
         let mut answers: Vec<Vec<Value>> = vec![Vec::new(); plans.len()];
+        let mut lost = vec![false; plans.len()];
         loop {
             let (mut effects, present) = (Effects::default(), self.link.present());
             let (mut calls, mut ends) = (Vec::new(), Vec::with_capacity(plans.len()));
-            for (plan, answers) in plans.iter_mut().zip(&answers) {
-                if !plan.is_done() {
+            for ((plan, answers), is_lost) in plans.iter_mut().zip(&answers).zip(&lost) {
+                if !plan.is_done() && !is_lost {
                     calls.extend(plan.step(now, &present, answers, &mut effects));
                 }
                 ends.push(calls.len());
             }
             self.note(effects);
             if calls.is_empty() {
-                return Ok(());
+                return lost;
             }
-            let mut values = self.link.run(&calls).await?.into_iter();
+            let mut values = self.link.run(&calls).await.into_iter();
             let mut from = 0;
-            for (answers, end) in answers.iter_mut().zip(ends) {
-                *answers = values.by_ref().take(end - from).collect();
+            for ((answers, end), is_lost) in answers.iter_mut().zip(ends).zip(&mut lost) {
+                let of_plan: Vec<_> = values.by_ref().take(end - from).collect();
+                let of_plan: Result<_, Lost> = of_plan.into_iter().collect();
+                *is_lost |= of_plan.is_err();
+                *answers = of_plan.unwrap_or_default();
                 from = end;
             }
         }
@@ -269,6 +309,9 @@ impl RedisRegistry {
         }
         let (request, asked, rules) = (plan.request(), plan.asked(), &self.rules);
         let peer = request.token().and_then(|token| rules.peer_of(token));
+        if let Some(peer) = peer {
+            self.spare(peer.shard());
+        }
         if let TrackerRequest::Register { listen, .. } = request {
             let listed = match rules.settings.listed(asked.source, listen.as_ref()) {
                 Ok(listed) => listed,
@@ -369,14 +412,14 @@ impl RedisRegistry {
         match key {
             ContentKey::Id(id) => {
                 let names = self.rules.keys.content(id, ":names");
-                let call = Call::command("ZREVRANGE").arg(names).number(0).number(0);
-                let answers = self.link.run(&[call]).await.unwrap_or_default();
+                let call = Call::command("ZREVRANGE", &names).number(0).number(0);
+                let answers = self.link.run_all(&[call]).await.unwrap_or_default();
                 let name = answers.first().map_or(&[][..], parts).first();
                 let name = name.and_then(text).and_then(|name| name.parse().ok());
                 vec![(*id, name)]
             }
             ContentKey::Name(name) => {
-                let ids = match self.link.run(&self.rules.calls_by_name(name)).await {
+                let ids = match self.link.run_all(&self.rules.calls_by_name(name)).await {
                     Ok(answers) => ids_of_name(&answers),
                     Err(Lost) => lock(&self.known).named(name).into_iter().collect(),
                 };
@@ -390,8 +433,8 @@ impl RedisRegistry {
         let Some(peer) = self.rules.peer_of(token) else {
             return Vec::new();
         };
-        let all = Call::command("SMEMBERS").arg(self.rules.keys.own(peer));
-        let Ok(all) = self.link.run(&[all]).await else {
+        let all = Call::command("SMEMBERS", &self.rules.keys.own(peer));
+        let Ok(all) = self.link.run_all(&[all]).await else {
             return Vec::new();
         };
         let ids = all.first().map_or(&[][..], parts).iter();
@@ -400,10 +443,10 @@ impl RedisRegistry {
         for ids in ids.chunks(IDS) {
             let used = |id| {
                 let key = self.rules.keys.content(id, ":used");
-                Call::command("HGET").arg(key).arg(peer.text())
+                Call::command("HGET", &key).arg(peer.text())
             };
             let used: Vec<Call> = ids.iter().map(used).collect();
-            let Ok(used) = self.link.run(&used).await else {
+            let Ok(used) = self.link.run_all(&used).await else {
                 break;
             };
             for (id, used) in ids.iter().zip(&used) {
@@ -432,18 +475,11 @@ impl RedisRegistry {
                 }
             });
             let calls: Vec<Call> = calls.collect();
-            let Ok(ended) = self.link.run(&calls).await else {
-                return;
-            };
-            let ended = owned.iter().zip(&ended);
-            let ended = ended.filter(|(_, ended)| number(ended) == Some(1));
+            let ended = owned.iter().zip(self.link.run(&calls).await);
+            let ended = ended.filter(|(_, ended)| ended.as_ref().is_ok_and(is_one));
             let ended: Vec<ContentId> = ended.map(|((id, _), _)| *id).collect();
-            if self
-                .link
-                .run(&[self.rules.drop_call(peer, &ended)])
-                .await
-                .is_err()
-            {
+            let drop = [self.rules.drop_call(peer, &ended)];
+            if self.link.run_all(&drop).await.is_err() {
                 return;
             }
         }
@@ -487,39 +523,42 @@ impl RedisRegistry {
     /// Looks after the store until the tracker stops: finds it again, forgets whose lease is
     /// over, brings lists up to date, and carries out what had to wait.
     pub(crate) async fn look_after(&self, stop: &CancellationToken) {
-        stop.run_until_cancelled(self.keep_looking()).await;
+        let lot = lock(&self.rng).f64();
+        let look = futures::future::join(
+            self.keep_looking(),
+            keep_sweeping(&self.link, &self.rules, lot),
+        );
+        stop.run_until_cancelled(look).await;
     }
 
     async fn keep_looking(&self) {
         let mut pause = PAUSES.0;
-        // Who was there when nobody looked has a lease to come back in.
-        let lease = self.rules.settings.config.lease();
-        let mut forgets_from = tokio::time::Instant::now() + lease;
         let mut next = tokio::time::Instant::now();
         let mut last_error = None;
+        // Who was there when nobody looked has a lease to come back in.
+        (0..PEER_SHARDS).for_each(|shard| self.spare(shard));
         loop {
-            if !self.link.is_connected() {
+            if !self.link.is_whole() {
                 match self.link.connect().await {
                     Ok(()) => {
-                        (pause, last_error) = (PAUSES.0, None);
-                        forgets_from = tokio::time::Instant::now() + lease;
+                        last_error = None;
                         next = tokio::time::Instant::now();
                     }
                     Err(error) => {
                         if last_error.as_ref() != Some(&error) {
-                            warn!(%error, "the store is away");
+                            warn!(%error, "the store is away, or a part of it");
                             last_error = Some(error);
                         }
-                        tokio::time::sleep(pause).await;
-                        pause = (2 * pause).min(PAUSES.1);
-                        continue;
                     }
                 }
             }
-            let done = self.look(&mut next, forgets_from).await;
-            if done.is_err() {
+            let looked = self.look(&mut next).await;
+            if looked.is_err() || !self.link.is_whole() {
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(PAUSES.1);
                 continue;
             }
+            pause = PAUSES.0;
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.has_moved.notified() => {}
@@ -528,57 +567,96 @@ impl RedisRegistry {
         }
     }
 
-    async fn look(
-        &self,
-        next: &mut tokio::time::Instant,
-        forgets_from: tokio::time::Instant,
-    ) -> Result<(), Lost> {
-        self.carry_out_deferred().await?;
-        let now = tokio::time::Instant::now();
-        if *next <= now {
-            let due = self.tick().await?;
-            if forgets_from <= now {
-                self.forget(due).await?;
-            }
-            *next = now + TICK;
+    /// Forgets nobody of a shard for one lease: some may have been heard of whom the store was
+    /// not told about.
+    fn spare(&self, shard: u32) {
+        let until = tokio::time::Instant::now() + self.rules.settings.config.lease();
+        if let Some(spared) = lock(&self.spared).get_mut(shard as usize) {
+            *spared = Some(until);
         }
-        self.bring_up_to_date().await
     }
 
-    /// What there is, and whose lease is over.
-    async fn tick(&self) -> Result<Vec<PeerRef>, Lost> {
+    /// Does what there is to do. What needs a part of the store that is lost waits.
+    async fn look(&self, next: &mut tokio::time::Instant) -> Result<(), Lost> {
+        let mut done = self.carry_out_deferred().await;
+        let now = tokio::time::Instant::now();
+        if *next <= now {
+            let (due, departing) = self.tick().await;
+            done = done.and(self.forget(due).await);
+            done = done.and(self.forget_announcers(departing).await);
+            *next = now + TICK;
+        }
+        done.and(self.bring_up_to_date().await)
+    }
+
+    /// Looks what there is, and whose lease is over.
+    async fn tick(&self) -> (Vec<PeerRef>, Vec<(ContentId, PeerRef)>) {
         let keys = &self.rules.keys;
-        let mut calls = Link::info_calls().to_vec();
+        let (serials, mut calls) = self.link.info_calls();
+        let infos = calls.len();
         for shard in 0..PEER_SHARDS {
             let due = keys.of_peers(shard, "due");
             let sum = keys.of_peers(shard, "sum");
-            calls.push(Call::command("ZCARD").arg(&due));
-            calls.push(Call::command("HGET").arg(sum).arg("owned"));
+            calls.push(Call::command("ZCARD", &due));
+            calls.push(Call::command("HGET", &sum).arg("owned"));
             calls.push(Call::new(Script::Due, &[due]).number(AT_ONCE));
         }
         for shard in 0..CONTENT_SHARDS {
             let sum = keys.of_contents(shard, "sum");
-            calls.push(Call::command("HGET").arg(sum).arg("contents"));
+            let due = keys.of_contents(shard, "due");
+            calls.push(Call::command("HGET", &sum).arg("contents"));
+            calls.push(Call::command("ZCARD", &due));
+            calls.push(Call::new(Script::Due, &[due]).number(AT_ONCE));
         }
-        let answers = self.link.run(&calls).await?;
-        let (info, rest) = answers.split_at(2.min(answers.len()));
-        self.link.check(info);
+        let answers = self.link.run(&calls).await;
+        let (infos, rest) = answers.split_at(infos.min(answers.len()));
+        self.link.check(&serials, infos);
         let (of_peers, of_contents) = rest.split_at((3 * PEER_SHARDS as usize).min(rest.len()));
-        let (mut totals, mut due) = ([0; 3], Vec::new());
-        for of_shard in of_peers.chunks(3) {
-            if let [peers, owned, over] = of_shard {
-                totals[0] += number(peers).unwrap_or(0);
-                totals[2] += number(owned).unwrap_or(0);
-                due.extend(
-                    parts(over)
-                        .iter()
-                        .filter_map(|of| PeerRef::parse(bytes(of)?)),
-                );
+        let mut due = Vec::new();
+        // What is out of reach is as it was.
+        let mut sums = lock(&self.sums);
+        for (shard, of_shard) in (0..).zip(of_peers.chunks(3)) {
+            let [Ok(peers), Ok(owned), Ok(over)] = of_shard else {
+                self.spare(shard);
+                continue;
+            };
+            sums.peers[shard as usize] = [peers, owned].map(|sum| number(sum).unwrap_or(0));
+            let over = parts(over).iter();
+            due.extend(over.filter_map(|of| PeerRef::parse(bytes(of)?)));
+        }
+        let mut departing = Vec::new();
+        for (shard, of_shard) in of_contents.chunks(3).enumerate() {
+            let [Ok(contents), Ok(announcers), Ok(over)] = of_shard else {
+                continue;
+            };
+            sums.contents[shard] = [contents, announcers].map(|sum| number(sum).unwrap_or(0));
+            departing.extend(parts(over).iter().filter_map(announcer_of));
+        }
+        self.link.set_totals(sums.totals());
+        (due, departing)
+    }
+
+    /// Forgets BitTorrent clients that have not come for too long. All that is known of each is
+    /// with its torrent, so that one step ends it.
+    async fn forget_announcers(&self, departing: Vec<(ContentId, PeerRef)>) -> Result<(), Lost> {
+        let departs = departing.iter().map(|(id, announcer)| {
+            let call = Call::new(Script::Depart, &self.rules.keys.of_departing(id));
+            call.arg(announcer.text()).arg(id.to_string())
+        });
+        let calls: Vec<Call> = departs.collect();
+        let mut outcome = Ok(());
+        for calls in calls.chunks(ROUND) {
+            for departed in self.link.run(calls).await {
+                match departed {
+                    Ok(departed) if is_one(&departed) => {
+                        self.expired.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(_) => {}
+                    Err(lost) => outcome = Err(lost),
+                }
             }
         }
-        totals[1] = of_contents.iter().filter_map(number).sum();
-        self.link.set_totals(totals);
-        Ok(due)
+        outcome
     }
 
     /// Forgets peers whose lease is over, unless they have been heard of meanwhile. Each
@@ -586,6 +664,11 @@ impl RedisRegistry {
     /// ended.
     async fn forget(&self, mut due: Vec<PeerRef>) -> Result<(), Lost> {
         let keys = &self.rules.keys;
+        let now = tokio::time::Instant::now();
+        let spared = lock(&self.spared).clone();
+        let is_spared = |shard| spared[shard as usize].is_some_and(|until| until > now);
+        due.retain(|peer| !is_spared(peer.shard()));
+        let mut outcome = Ok(());
         while !due.is_empty() {
             let round = due.split_off(due.len().saturating_sub(ROUND));
             let die = |peer: &PeerRef| {
@@ -599,41 +682,51 @@ impl RedisRegistry {
                 call.number(AT_ONCE)
             };
             let calls: Vec<Call> = round.iter().map(die).collect();
-            let owned = self.link.run(&calls).await?;
-            let (mut ends, mut drops, mut dying) = (Vec::new(), Vec::new(), Vec::new());
+            let owned = self.link.run(&calls).await;
+            let (mut ends, mut dying) = (Vec::new(), Vec::new());
             for (peer, owned) in round.iter().zip(&owned) {
-                if !matches!(owned, Value::Array(_) | Value::Set(_)) {
+                let Ok(owned @ (Value::Array(_) | Value::Set(_))) = owned else {
+                    outcome = outcome.and(owned.as_ref().map(|_| ()).map_err(|lost| *lost));
                     continue;
-                }
+                };
                 let ids: Vec<ContentId> = parts(owned).iter().filter_map(id_of).collect();
                 ends.extend(ids.iter().map(|id| self.rules.disown_call(*peer, id)));
-                drops.push(self.rules.drop_call(*peer, &ids));
-                dying.push((*peer, ids.len() as u64 == AT_ONCE));
+                dying.push((*peer, ids));
             }
-            if !ends.is_empty() {
-                self.link.run(&ends).await?;
+            let mut ended = self.link.run(&ends).await.into_iter();
+            let (mut drops, mut more) = (Vec::new(), Vec::new());
+            for (peer, ids) in &dying {
+                let ended: Vec<_> = ended.by_ref().take(ids.len()).collect();
+                let all = ended.iter().all(Result::is_ok);
+                let ended = ids.iter().zip(&ended).filter(|(_, ended)| ended.is_ok());
+                let ended: Vec<ContentId> = ended.map(|(id, _)| *id).collect();
+                // What has not ended is done on another day, and known until then.
+                if !all {
+                    outcome = Err(Lost);
+                }
+                more.push(all && ids.len() as u64 == AT_ONCE);
+                drops.push(self.rules.drop_call(*peer, &ended));
             }
-            if drops.is_empty() {
-                continue;
-            }
-            let forgotten = self.link.run(&drops).await?;
-            for ((peer, has_more), forgotten) in dying.into_iter().zip(&forgotten) {
-                match number(forgotten) {
-                    Some(0) if has_more => due.push(peer),
-                    Some(1) => {
+            let forgotten = self.link.run(&drops).await;
+            for (((peer, _), has_more), forgotten) in dying.iter().zip(more).zip(&forgotten) {
+                match forgotten.as_ref().map(number) {
+                    Err(lost) => outcome = Err(*lost),
+                    Ok(Some(0)) if has_more => due.push(*peer),
+                    Ok(Some(1)) => {
                         self.expired.fetch_add(1, Ordering::Relaxed);
                     }
-                    _ => {}
+                    Ok(_) => {}
                 }
             }
             // So that requests have their turn.
             tokio::task::yield_now().await;
         }
-        Ok(())
+        outcome
     }
 
     /// Brings what lists peers up to date: some contents of each in turn.
     async fn bring_up_to_date(&self) -> Result<(), Lost> {
+        let mut lost = Vec::new();
         loop {
             let round = {
                 let moved = &mut *lock(&self.moved);
@@ -648,31 +741,35 @@ impl RedisRegistry {
                 round
             };
             if round.is_empty() {
-                return Ok(());
+                break;
             }
-            if let Err(lost) = self.refresh(&round).await {
-                let moved = &mut *lock(&self.moved);
-                for (peer, _) in round {
-                    if moved.fresh.insert(peer) {
-                        moved.queue.push_front((peer, "0".into()));
-                    }
-                }
-                return Err(lost);
+            lost.extend(self.refresh(&round).await);
+        }
+        let moved = &mut *lock(&self.moved);
+        let outcome = if lost.is_empty() { Ok(()) } else { Err(Lost) };
+        for peer in lost {
+            if moved.fresh.insert(peer) {
+                moved.queue.push_back((peer, "0".into()));
             }
         }
+        outcome
     }
 
-    async fn refresh(&self, round: &[(PeerRef, String)]) -> Result<(), Lost> {
+    /// Returns for whom a part of the store is lost.
+    async fn refresh(&self, round: &[(PeerRef, String)]) -> Vec<PeerRef> {
         let keys = &self.rules.keys;
         let look = |(peer, from): &(PeerRef, String)| {
             let call = Call::new(Script::Peer, &[keys.peer(*peer), keys.own(*peer)]);
             call.arg(from).number(AT_ONCE)
         };
         let calls: Vec<Call> = round.iter().map(look).collect();
-        let answers = self.link.run(&calls).await?;
-        let mut calls = Vec::new();
-        let mut more = Vec::new();
+        let answers = self.link.run(&calls).await;
+        let (mut calls, mut of, mut more, mut lost) = (vec![], vec![], vec![], vec![]);
         for ((peer, _), answer) in round.iter().zip(&answers) {
+            let Ok(answer) = answer else {
+                lost.push(*peer);
+                continue;
+            };
             let [addr, also, score, revision, from, ids] = parts(answer) else {
                 continue;
             };
@@ -689,31 +786,32 @@ impl RedisRegistry {
                 let keys = [keys.content(&id, ":rate"), keys.content(&id, ":own")];
                 let call = Call::new(Script::ContentRefresh, &keys).arg(peer.text());
                 calls.push(call.arg(&entry).arg(&score));
+                of.push(*peer);
             }
             match text(from) {
                 None | Some("0") => {}
                 Some(from) => more.push((*peer, from.to_owned())),
             }
         }
-        if !calls.is_empty() {
-            self.link.run(&calls).await?;
-        }
+        let refreshed = self.link.run(&calls).await;
+        let refreshed = of.iter().zip(&refreshed);
+        lost.extend(refreshed.filter_map(|(peer, done)| done.is_err().then_some(*peer)));
         lock(&self.moved).queue.extend(more);
-        Ok(())
+        lost
     }
 
     /// Carries out what had to wait for the store. What was carried out already counts once.
     async fn carry_out_deferred(&self) -> Result<(), Lost> {
+        // How many are passed over, as a part of the store is lost.
+        let mut left = 0;
         loop {
+            // They stay where they are until they are done: others look there who has left.
             let round: Vec<Deferred> = {
-                let mut deferred = lock(&self.deferred);
-                let len = deferred.len().min(ROUND);
-                let round = deferred.drain(..len).collect();
-                metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
-                round
+                let deferred = lock(&self.deferred);
+                deferred.iter().skip(left).take(ROUND).cloned().collect()
             };
             if round.is_empty() {
-                return Ok(());
+                return if left == 0 { Ok(()) } else { Err(Lost) };
             }
             debug!(
                 requests = round.len(),
@@ -729,22 +827,28 @@ impl RedisRegistry {
                 let own = (deferred.number, false);
                 plans.push(Plan::new(&self.rules, asked, Permits::All, own));
             }
-            let now = Instant::now();
-            if let Err(lost) = self.take_steps(now, &mut plans).await {
-                let left: Vec<bool> = plans.iter().map(|plan| !plan.is_done()).collect();
-                drop(plans);
-                let left = round.into_iter().zip(left).rev();
-                let left = left.filter_map(|(deferred, left)| left.then_some(deferred));
-                let mut deferred = lock(&self.deferred);
-                left.for_each(|one| deferred.push_front(one));
-                metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
-                return Err(lost);
-            }
+            let lost = self.take_steps(Instant::now(), &mut plans).await;
+            left += lost.iter().filter(|is_lost| **is_lost).count();
+            let done = round.iter().zip(lost).filter(|(_, is_lost)| !is_lost);
+            let done: HashSet<u64> = done.map(|(deferred, _)| deferred.number).collect();
+            let mut deferred = lock(&self.deferred);
+            deferred.retain(|one| !done.contains(&one.number));
+            metrics::set(metrics::store::DEFERRED, deferred.len() as u64);
         }
     }
 }
 
+/// A BitTorrent client, and its torrent.
+fn announcer_of(member: &Value) -> Option<(ContentId, PeerRef)> {
+    let (id, announcer) = text(member)?.split_once('/')?;
+    Some((id.parse().ok()?, PeerRef::parse(announcer.as_bytes())?))
+}
+
+fn is_one(answer: &Value) -> bool {
+    number(answer) == Some(1)
+}
+
 /// Ignores poison: no change under these locks is left half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

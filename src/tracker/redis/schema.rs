@@ -9,6 +9,7 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `PREFIX:meta` | hash | `schema`, `store` (its id), `key` (a fingerprint), `founded` (ms) |
+//! | `PREFIX:swept` | string | the epoch for which a cluster was looked through, in hexadecimal |
 //! | `PREFIX:{pPP}:due` | sorted set | REF by when its lease ends (ms) |
 //! | `PREFIX:{pPP}:hosts` | hash | host: how many peers |
 //! | `PREFIX:{pPP}:extra` | hash | host: contents beyond the first of each of its peers |
@@ -19,10 +20,13 @@
 //! | `PREFIX:{pPP}:once:NUMBER` | string, expires | a report that was counted |
 //! | `PREFIX:{cCC}:sum` | hash | `contents`: how many |
 //! | `PREFIX:{cCC}:names` | sorted set | `NAME/ID`, in the order of the names |
-//! | `PREFIX:{cCC}:ID` | hash | `length` |
+//! | `PREFIX:{cCC}:due` | sorted set | `ID/REF` of BitTorrent clients by when their leases end (ms) |
+//! | `PREFIX:{cCC}:hosts` | hash | host: how many torrents its BitTorrent clients announce here |
+//! | `PREFIX:{cCC}:ID` | hash | `length`, `complete` (how many owners have all), `downloaded` |
 //! | `PREFIX:{cCC}:ID:rate` | sorted set | REF by score, of owners that listen |
 //! | `PREFIX:{cCC}:ID:own` | hash | REF: [`Entry`] |
 //! | `PREFIX:{cCC}:ID:names` | sorted set | the names, by how many owners use them |
+//! | `PREFIX:{cCC}:ID:ids` | hash | REF of a BitTorrent client: what it calls itself, and its host |
 //! | `PREFIX:{cCC}:ID:used` | hash | REF: the names that it uses, each after a slash |
 
 use crate::content::ContentId;
@@ -30,7 +34,7 @@ use crate::protocol::{Addr, OwnerRef};
 use crate::tracker::registry::ListenAddr;
 
 /// The version of all this. A store with another one is not touched.
-pub(super) const SCHEMA: &str = "1";
+pub(super) const SCHEMA: &str = "2";
 
 /// How many shards of peers there are, as a power of two: so many that a cluster of the
 /// usual size shares them evenly, and few enough that all of them are looked at each second.
@@ -63,6 +67,13 @@ impl PeerRef {
     pub(super) fn of_parts(number: u32, generation: u32) -> Option<Self> {
         let both = u64::from(generation) << u32::BITS | u64::from(number);
         (both >> REF_BITS == 0).then_some(Self(both))
+    }
+
+    /// That of one who announces as BitTorrent clients do, which has no other place than the
+    /// content: always the same one for what makes these random bits.
+    #[cfg(feature = "bittorrent")]
+    pub(super) fn of_announcer(random: u64) -> Self {
+        Self(random & ((1 << REF_BITS) - 1))
     }
 
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
@@ -109,6 +120,10 @@ impl Keys {
         format!("{}:meta", self.prefix)
     }
 
+    pub(super) fn swept(&self) -> String {
+        format!("{}:swept", self.prefix)
+    }
+
     /// A key that all peers of a shard share.
     pub(super) fn of_peers(&self, shard: u32, what: &str) -> String {
         format!("{}:{{p{shard:02x}}}:{what}", self.prefix)
@@ -135,6 +150,30 @@ impl Keys {
     pub(super) fn content(&self, id: &ContentId, ending: &str) -> String {
         let shard = u32::from(id.as_bytes()[0]) % CONTENT_SHARDS;
         self.of_contents(shard, &format!("{id}{ending}"))
+    }
+
+    /// The content of which this is the key of the owners.
+    pub(super) fn content_of_owners(&self, key: &str) -> Option<ContentId> {
+        let (_, id) = key.strip_suffix(":own")?.rsplit_once(':')?;
+        let id = id.parse().ok()?;
+        (self.content(&id, ":own") == key).then_some(id)
+    }
+
+    /// Those that one who announces a torrent as BitTorrent clients do changes by that.
+    #[cfg(feature = "bittorrent")]
+    pub(super) fn of_announcer(&self, id: &ContentId) -> [String; 7] {
+        let [info, rate, owners, _, _, sum, due, hosts, ids] = self.of_departing(id);
+        [info, rate, owners, sum, due, hosts, ids]
+    }
+
+    /// Those that change when it departs.
+    pub(super) fn of_departing(&self, id: &ContentId) -> [String; 9] {
+        let [info, rate, owners, names, used, _, sum] = self.all_of_content(id);
+        let shard = u32::from(id.as_bytes()[0]) % CONTENT_SHARDS;
+        let due = self.of_contents(shard, "due");
+        let hosts = self.of_contents(shard, "hosts");
+        let ids = self.content(id, ":ids");
+        [info, rate, owners, names, used, sum, due, hosts, ids]
     }
 
     /// Seven keys, as the scripts of contents that change something take them.
@@ -175,6 +214,21 @@ impl Entry {
             also: listen_addr(also.as_bytes()),
         })
     }
+}
+
+/// The revision in the entries of those that announce as BitTorrent clients do: they are in no
+/// shard of peers.
+const ANNOUNCED: &str = "ffffffff";
+
+/// The entry of such a one, behind its first digit.
+#[cfg(feature = "bittorrent")]
+pub(super) fn entry_of_announcer(addr: &str) -> String {
+    format!("{ANNOUNCED}{addr}\n")
+}
+
+/// Whether an entry is of such a one.
+pub(super) fn is_of_announcer(entry: &[u8]) -> bool {
+    entry.get(1..9) == Some(ANNOUNCED.as_bytes())
 }
 
 /// The part of an entry that follows from the peer.
@@ -229,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_owners_name_their_content_and_others_do_not() {
+        let (keys, id) = (Keys::new("t"), ContentId::of(b"x"));
+        let key = keys.content(&id, ":own");
+        assert_eq!(keys.content_of_owners(&key), Some(id));
+        let others = [
+            keys.own(PeerRef::of(999, 7)),
+            keys.content(&id, ":names"),
+            Keys::new("other").content(&id, ":own"),
+        ];
+        assert!(
+            others
+                .iter()
+                .all(|key| keys.content_of_owners(key).is_none())
+        );
+    }
+
+    #[test]
     fn keys_of_one_content_and_of_one_peer_share_a_hash_slot() {
         let keys = Keys::new("t");
         let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
@@ -236,6 +307,12 @@ mod tests {
         let of_content = keys.all_of_content(&id);
         assert!(of_content.iter().all(|key| tag(key) == tag(&of_content[0])));
         let peer = PeerRef::of(999, 7);
+        let of_departing = keys.of_departing(&id);
+        assert!(
+            of_departing
+                .iter()
+                .all(|key| tag(key) == tag(&of_content[0]))
+        );
         let of_peer = [
             keys.peer(peer),
             keys.own(peer),

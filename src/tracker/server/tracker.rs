@@ -198,10 +198,17 @@ impl TrackerBuilder {
     /// trackers of a store need the same [`RegistryConfig`]. The key and the epoch are those
     /// of the store, and there is nothing to save or to restore.
     ///
-    /// Quotas of a peer and of a host hold over all trackers, and so does that of the owners
-    /// of a content. Those of all peers, contents and ownerships go by how many there were
-    /// up to a second ago. Hosts do not share the places for names: who comes first has
-    /// them. Rates of requests are not counted, and BitTorrent clients are not served.
+    /// Quotas of a peer and of a host hold over all trackers, and so do those of the owners
+    /// and the names of a content. Those of all peers, contents and ownerships go by how many
+    /// there were up to a second ago. Of the contents that share a name, and of the torrents
+    /// that the BitTorrent clients of a host announce, up to twice as many are taken. Hosts do
+    /// not share the places for names: who comes first has them. What bounds the work of a
+    /// tracker counts for each: with N of them there may be N times as many connections, in all
+    /// and of a host, and N times [`TrackerConfig::max_announces_per_host`]. Rates of requests
+    /// are not measured.
+    ///
+    /// BitTorrent clients that announce at one tracker are named by all. What an access policy
+    /// takes back of them ends when they announce again, or with their lease.
     ///
     /// If the store is away, the tracker answers from what it last knew for
     /// [`RedisConfig::answers_without`], and takes no new announcements;

@@ -32,7 +32,10 @@ pub(super) fn connection(
         closed: false,
     };
     let stream = MemoryStream {
+        network: network.clone(),
         pipe: incoming.pipe.clone(),
+        flow: incoming.id,
+        left: false,
         limits: limits.clone(),
     };
     Connection::new(remote, sink, stream, limits)
@@ -105,14 +108,22 @@ impl Drop for MemorySink {
 
 /// The receiving half.
 struct MemoryStream {
+    network: Arc<SharedNetwork>,
     pipe: Arc<Pipe>,
+    flow: FlowId,
+    left: bool,
     limits: LimitHandle,
 }
 
 impl MemoryStream {
-    /// Takes nothing more, and lets the sender know.
-    fn leave(&self) {
-        if let Some(writer) = self.pipe.close_reader() {
+    /// Takes nothing more, and lets the sender know. What is on its way is lost.
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        let writer = self.pipe.close_reader();
+        self.network.abandon(self.flow);
+        if let Some(writer) = writer {
             writer.wake();
         }
     }
@@ -121,7 +132,7 @@ impl MemoryStream {
 impl Stream for MemoryStream {
     type Item = Result<Frame, TransportError>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Two tasks that always find a frame must still let other tasks run.
         ready!(pin!(tokio::task::consume_budget()).poll(cx));
         let (frame, writer) = match ready!(self.pipe.poll_take(cx)) {

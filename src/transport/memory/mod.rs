@@ -25,6 +25,9 @@
 //!   seed. Frames of one link never overtake each other.
 //! - Credit takes no time: a sink may continue as soon as the other side has read.
 //!   A closed reader and the effects of a fault are also seen at once.
+//! - What is queued for a reader that was closed or dropped leaves the lines at once, as
+//!   with a connection that is reset, and so does what a fault resets. The rest of a frame
+//!   that a line is carrying is not carried.
 //! - An endpoint that connects to itself uses its own two lines.
 //!
 //! tokio's timers fire at whole milliseconds. Lines are exact, so rates are kept,

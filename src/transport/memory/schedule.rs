@@ -45,13 +45,22 @@ struct Packet<T> {
     delay: Duration,
 }
 
+/// What a line is carrying.
+#[derive(Debug)]
+struct Carried<T> {
+    flow: FlowId,
+    packet: Packet<T>,
+    /// The number of the event at which it has carried it.
+    served: u64,
+}
+
 #[derive(Debug)]
 struct Line<T> {
     /// Bytes per second.
     rate: Option<u64>,
     held: bool,
     /// The packet that it carries, until its [`Event::Served`].
-    current: Option<(FlowId, Packet<T>)>,
+    current: Option<Carried<T>>,
     queues: BTreeMap<FlowId, VecDeque<Packet<T>>>,
     /// The flows that have a packet waiting and may send, the next one first.
     turns: VecDeque<FlowId>,
@@ -128,17 +137,23 @@ impl<T> Schedule<T> {
         self.flows.insert(flow, path);
     }
 
-    /// Forgets a flow and everything that is on its way. A packet that a line is
-    /// carrying still occupies the line.
-    pub(super) fn close(&mut self, flow: FlowId) {
+    /// Forgets a flow and everything that is on its way. A line that is carrying a
+    /// packet of it breaks off, and goes on with the next one.
+    pub(super) fn close(&mut self, now: Duration, flow: FlowId) {
+        self.run(now);
         let Some(FlowPath { from, to, .. }) = self.flows.remove(&flow) else {
             return;
         };
         for id in [(from, Way::Up), (to, Way::Down)] {
-            if let Some(line) = self.lines.get_mut(&id)
-                && line.queues.remove(&flow).is_some()
-            {
+            let Some(line) = self.lines.get_mut(&id) else {
+                continue;
+            };
+            if line.queues.remove(&flow).is_some() {
                 line.turns.retain(|&turn| turn != flow);
+            }
+            let broken_off = line.current.take_if(|carried| carried.flow == flow);
+            if broken_off.is_some() {
+                self.serve(now, id);
             }
         }
     }
@@ -237,19 +252,21 @@ impl<T> Schedule<T> {
 
     /// Handles all events that are due.
     fn run(&mut self, now: Duration) {
-        while let Some(&Reverse((at, _, event))) = self.events.peek()
+        while let Some(&Reverse((at, number, event))) = self.events.peek()
             && at <= now
         {
             self.events.pop();
-            self.handle(at, event);
+            self.handle(at, number, event);
         }
     }
 
-    fn handle(&mut self, at: Duration, event: Event) {
+    fn handle(&mut self, at: Duration, number: u64, event: Event) {
         match event {
             Event::Served(id) => {
                 let line = self.lines.entry(id).or_default();
-                if let Some((flow, packet)) = line.current.take() {
+                // Another number is that of a packet that was broken off.
+                let carried = line.current.take_if(|carried| carried.served == number);
+                if let Some(Carried { flow, packet, .. }) = carried {
                     self.forward(at, id, flow, packet);
                 }
                 self.serve(at, id);
@@ -310,7 +327,11 @@ impl<T> Schedule<T> {
             if takes.is_zero() {
                 self.forward(at, id, flow, packet);
             } else {
-                line.current = Some((flow, packet));
+                line.current = Some(Carried {
+                    flow,
+                    packet,
+                    served: self.counter + 1,
+                });
                 self.push_event(at + takes, Event::Served(id));
             }
         }
@@ -471,8 +492,9 @@ mod tests {
             schedule.send(ms(0), FlowId(1), item, 10, ms(5));
         }
         schedule.send(ms(0), FlowId(2), 9, 10, ms(5));
-        schedule.close(FlowId(1));
-        assert_eq!(drain(&mut schedule, ms(99)), [(25, 2, 9)]);
+        // The line has carried 4 of the first 10 bytes.
+        schedule.close(ms(4), FlowId(1));
+        assert_eq!(drain(&mut schedule, ms(99)), [(19, 2, 9)]);
         assert_eq!(schedule.next_event(), None);
         assert!(schedule.travelling.is_empty());
         assert!(schedule.lines.values().all(|line| line.queues.is_empty()));

@@ -157,6 +157,11 @@ impl SharedNetwork {
         self.update(|network, now| network.send(now, flow, item));
     }
 
+    /// Nobody reads a flow any more.
+    pub(super) fn abandon(self: &Arc<Self>, flow: FlowId) {
+        self.update(|network, now| network.abandon(now, flow));
+    }
+
     /// Returns once frames can pass between two endpoints.
     pub(super) async fn passable(self: &Arc<Self>, one: EndpointId, other: EndpointId) {
         loop {

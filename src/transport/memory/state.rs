@@ -283,12 +283,20 @@ impl NetworkState {
                 FlowItem::End => {
                     self.record_flow(at, flow, TraceKind::Closed, 0);
                     self.flows.remove(&flow);
-                    self.schedule.close(flow);
+                    self.schedule.close(at, flow);
                     pipe.finish()
                 }
             };
             self.wakers.extend(waker);
         }
+    }
+
+    /// Nobody reads this flow any more: what is on its way is lost, as with a
+    /// connection that is reset.
+    pub(super) fn abandon(&mut self, now: Duration, flow: FlowId) {
+        self.record_flow(now, flow, TraceKind::Abandoned, 0);
+        self.schedule.close(now, flow);
+        self.flows.remove(&flow);
     }
 
     /// Takes the tasks that are to be woken once no lock is held.
@@ -310,7 +318,7 @@ impl NetworkState {
             .collect();
         for flow in reset {
             self.record_flow(now, flow, TraceKind::Reset, 0);
-            self.schedule.close(flow);
+            self.schedule.close(now, flow);
             if let Some(ends) = self.flows.remove(&flow) {
                 self.wakers.extend(ends.pipe.reset().into_iter().flatten());
             }

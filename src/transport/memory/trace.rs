@@ -22,6 +22,8 @@ pub enum TraceKind {
     Closed,
     /// A fault reset this direction of a connection.
     Reset,
+    /// The receiver closed before the end: what was on its way is lost.
+    Abandoned,
 }
 
 /// One event on a network.

@@ -253,7 +253,7 @@ fn no_stranger_starves_and_no_turn_is_cut_short() {
 #[test]
 fn complete_content_is_given_to_all_strangers_alike() {
     let mut world = World::new();
-    world.uploader.set_seeding();
+    world.uploader.set_seeding(true);
     // What they gave before does not count any more.
     let links = world.join(&[0.0, 500e3, 0.0, 100e3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     world.run(60 * MINUTE);
@@ -439,7 +439,7 @@ proptest! {
                         under_way.push((link.0, block.len.into()));
                     }
                 }
-                Op::Seeds => uploader.set_seeding(),
+                Op::Seeds => uploader.set_seeding(true),
             }
             for turns in 0.. {
                 prop_assert!(turns < 100, "turns change without end");

@@ -6,7 +6,8 @@
 //!                        ▲       pause     │
 //!                        └────────────────┘
 //! ```
-//! Only an active download has a place among the [active](ActivePlace) ones.
+//! Only an active download has a place among the [active](ActivePlace) ones. One that rests
+//! has none until more is wanted; then it is as if it had been paused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ enum State {
     /// It is to go on, and waits for a place. The driver looks only now and then, so what
     /// asks for it stays.
     Waiting(Asking),
+    /// All that is wanted is here.
+    Resting,
 }
 
 /// What a driver has to do.
@@ -102,8 +105,35 @@ impl DownloadTurn {
     pub(super) fn pause(&self) -> Option<PauseOptions> {
         match self.state {
             State::Paused(options) => Some(options),
-            State::Active(_) | State::Waiting(_) => None,
+            State::Active(_) | State::Waiting(_) | State::Resting => None,
         }
+    }
+
+    /// All that is wanted is here. Returns whether that is news.
+    pub(super) fn rests(&mut self) -> bool {
+        let is_news = matches!(self.state, State::Active(_) | State::Waiting(_));
+        if is_news {
+            self.control.ticket().leave();
+            self.state = State::Resting;
+        }
+        is_news
+    }
+
+    /// More is wanted. Returns what to do, if it rested.
+    pub(super) fn wakes(&mut self) -> Option<TurnChange> {
+        matches!(self.state, State::Resting).then(|| self.enter())
+    }
+
+    /// Takes a place, or asks for one.
+    fn enter(&mut self) -> TurnChange {
+        let ticket = self.control.ticket();
+        ticket.enter();
+        let (state, change) = match ticket.try_begin() {
+            Some(place) => (State::Active(place), TurnChange::Begun),
+            None => (State::Waiting(ticket.ask()), TurnChange::Queued),
+        };
+        self.state = state;
+        change
     }
 
     /// Whether what has arrived is to be deleted.
@@ -149,17 +179,8 @@ impl DownloadTurn {
                 self.state = State::Paused(options);
                 Some(TurnChange::Paused(options))
             }
-            (None, State::Paused(_)) => {
-                let ticket = self.control.ticket();
-                ticket.enter();
-                let (state, change) = match ticket.try_begin() {
-                    Some(place) => (State::Active(place), TurnChange::Begun),
-                    None => (State::Waiting(ticket.ask()), TurnChange::Queued),
-                };
-                self.state = state;
-                Some(change)
-            }
-            (None, State::Active(_) | State::Waiting(_)) => None,
+            (None, State::Paused(_)) => Some(self.enter()),
+            (None, State::Active(_) | State::Waiting(_) | State::Resting) => None,
         }
     }
 
@@ -173,7 +194,7 @@ impl DownloadTurn {
             }
             let asking = match &mut self.state {
                 State::Waiting(asking) => Some(asking),
-                State::Active(_) | State::Paused(_) => None,
+                State::Active(_) | State::Paused(_) | State::Resting => None,
             };
             // They never end: the senders are in the control.
             let changed = self.pauses.changed();

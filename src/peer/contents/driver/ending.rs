@@ -39,6 +39,7 @@ impl Driver {
         let reason = self.discard(reason).await;
         self.record_end(published).await;
         let lost = self.lost(&reason);
+        let rests = self.is_resting();
         let Self {
             shared,
             claim,
@@ -89,9 +90,11 @@ impl Driver {
         if let Some(rest) = rest {
             shared.contents.add_stored(rest);
         }
-        links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
-        watchers.ended(&listing, &reason, (seeding, published));
-        let outcome = match seeding || published {
+        // What was wanted is here, and those who wanted it know.
+        let has_it = seeding || rests;
+        links.end_all(LinkEnd::Refused(farewell(&reason, stopping, has_it)));
+        watchers.ended(&listing, &reason, (has_it, published));
+        let outcome = match has_it || published {
             true => Ok(listing.content),
             false => Err(reason),
         };

@@ -69,6 +69,12 @@ pub(super) enum JobResult {
     Committed(Result<u64, StorageError>),
     /// It is durable under its name. Whether the storage has its manifest.
     Published(Result<bool, StorageError>),
+    /// The part that was wanted is durable under its names.
+    PartPublished {
+        /// Which version of what is wanted that was.
+        version: u64,
+        result: Result<(), StorageError>,
+    },
     /// The trackers know the state, or cannot be told at present.
     Announced,
     /// A reader here has its answer; this is what failed.
@@ -147,6 +153,23 @@ impl Jobs {
     pub(super) fn announce_outside(&self, state: OwnState) {
         if let Some(outside) = &self.outside {
             outside.announce(state);
+        }
+    }
+
+    /// Publishes the part that is wanted of a content which another network has.
+    pub(super) fn finish_part(&self, verified: Bitfield, version: u64) {
+        if let Some(outside) = self.outside.clone() {
+            self.start(async move {
+                let result = outside.finish_part(verified).await;
+                JobResult::PartPublished { version, result }
+            });
+        }
+    }
+
+    /// Those who find the content over another network hear whether all that is wanted is here.
+    pub(super) fn rests_outside(&self, rests: bool) {
+        if let Some(outside) = &self.outside {
+            outside.rests(rests);
         }
     }
 

@@ -2,9 +2,11 @@
 //! bytes and time, and decides nothing.
 
 mod beside;
+mod choosing;
 mod chunk_checks;
 mod download_turn;
 mod ending;
+mod followed;
 mod jobs;
 mod open_content;
 mod outlets;
@@ -51,6 +53,7 @@ use crate::storage::{Partial, StorageError};
 use beside::Beside;
 use chunk_checks::ChunkChecks;
 use download_turn::TurnChange;
+use followed::{Followed, next_choice};
 use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
@@ -91,6 +94,8 @@ pub(in crate::peer) struct Driver {
     /// The name that the content gets if something else has its own. A name
     /// that the user wants has no replacement.
     fallback: Option<ContentName>,
+    /// What is wanted of the content, if that may be a part.
+    choice: Option<Followed>,
     /// When the download may ask others for something, until it is complete.
     turn: Option<DownloadTurn>,
     /// Set when the storage has opened the content.
@@ -161,6 +166,7 @@ impl Driver {
             swarm,
             listing,
             fallback: None,
+            choice: None,
             turn: None,
             open: None,
             publication: Publication::Hidden,
@@ -239,6 +245,8 @@ impl Driver {
     /// The content is found and linked over another network.
     #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
     pub(in crate::peer) fn outside(mut self, outside: Option<Arc<dyn Outside>>) -> Self {
+        let choice = outside.as_ref().map(|outside| outside.choice());
+        self.choice = choice.map(Followed::new);
         self.jobs.set_outside(outside);
         self
     }
@@ -270,6 +278,7 @@ impl Driver {
             if self.has_news() {
                 self.follow_turn();
             }
+            self.follow_choice();
             self.follow_readers();
             self.read_at_once = 0;
             self.count_received();
@@ -293,7 +302,7 @@ impl Driver {
             let seeding = self.swarm.is_seeding();
             let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
-            let moves = !seeding && !self.swarm.is_paused();
+            let moves = !seeding && !self.swarm.is_paused() && !self.swarm.is_resting();
             let look = moves.then(|| seen + PROGRESS_INTERVAL);
             let due = due.into_iter().chain(look).min();
             if let Some(due) = due
@@ -326,6 +335,7 @@ impl Driver {
                     self.hear_of_sibling();
                 }
                 () = self.limits.news() => {}
+                () = next_choice(&mut self.choice), if self.choice.is_some() => {}
                 change = next_turn(&mut self.turn), if self.turn.is_some() => {
                     self.turn_changed(change);
                 }
@@ -334,7 +344,7 @@ impl Driver {
                 self.record_end(true).await;
                 self.turn = None;
             }
-            if self.publication == Publication::Published && !self.stays {
+            if (self.publication == Publication::Published || self.is_resting()) && !self.stays {
                 // It has not failed: its outcome is that it was published.
                 break DownloadError::Cancelled;
             }
@@ -611,6 +621,7 @@ impl Driver {
                 self.status.send_modify(|status| status.end(Ok(content)));
                 self.watchers.complete(&self.listing, self.stays);
             }
+            JobResult::PartPublished { version, result } => self.part_published(version, result),
             JobResult::ReadHere(Some((chunk, error))) => self.read_failed(chunk, &error),
             JobResult::Announced | JobResult::ReadHere(None) => {}
             JobResult::Opened(Err(source))
@@ -661,6 +672,7 @@ impl Driver {
                 }
             }
             Output::Finish => self.publish(),
+            Output::FinishPart { verified } => self.publish_part(verified),
             Output::Announce(state) if self.jobs.is_outside() => self.jobs.announce_outside(state),
             Output::Announce(state) => {
                 let (role, id) = (self.listing.its_role(), self.swarm.id());

@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 use super::{DownloadTask, Fetch, Join, Start};
 use crate::content::{ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::choice::Choice;
 use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::listing::Listing;
@@ -86,6 +87,12 @@ impl DownloadTask {
                 .change(|settings| settings.limits = Some(limits));
             self.shared.limit_content(id, limits);
         }
+    }
+
+    /// What is wanted of the content.
+    pub(in crate::peer) fn set_choice(&self, choice: &Arc<Choice>) {
+        let choice = Arc::clone(choice);
+        self.status.send_modify(|status| status.set_choice(choice));
     }
 
     /// The user asks for a content that another network finds and links. The peer lists it

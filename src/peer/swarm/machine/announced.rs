@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use super::leaving;
 use super::parts::Parts;
+use super::{choosing, leaving};
 use crate::content::ChunkIndex;
 use crate::peer::swarm::chunk_set::ChunkSet;
 use crate::peer::swarm::link::{Choke, Link};
@@ -66,9 +66,13 @@ pub(super) fn use_remote(parts: &mut Parts, now: Instant, id: LinkId) {
     count_lacks(parts, id);
     match &mut parts.phase {
         Phase::Transfer(transfer) => {
+            let is_of_no_use = transfer.rests() && has == ChunkSet::All;
             let released = transfer.planner.link_has(id, has);
             parts.released(released);
             parts.ask_queue.wake(id);
+            if is_of_no_use {
+                choosing::is_of_no_use(parts, now, id);
+            }
         }
         Phase::Seeding(_) if has == ChunkSet::All => {
             leaving::drop_link(parts, now, id, DropReason::Refused(RefuseReason::NotNeeded));
@@ -127,6 +131,10 @@ pub(super) fn gained_chunk(parts: &mut Parts, now: Instant, id: LinkId, chunk: C
         }
         Phase::Transfer(transfer) => {
             transfer.planner.link_gained(id, chunk);
+            if transfer.rests() && link.remote == RemoteChunks::All {
+                choosing::is_of_no_use(parts, now, id);
+                return true;
+            }
             // Nothing can be asked of a link that chokes this side and knows that
             // it would be asked.
             let askable = !link.is_choked() || !link.is_interested();

@@ -15,7 +15,7 @@ pub(super) fn progress(parts: &Parts, now: Instant) -> Progress {
     progress.links = parts.links.len() as u32;
     progress.place_in_line = parts.standby.position();
     parts.phase.fill_in(&mut progress);
-    let is_going = !parts.is_paused() && !parts.is_seeding();
+    let is_going = !parts.is_paused() && !parts.phase.is_content();
     progress.limited = is_going && parts.limit.bounds(now);
     if parts.is_paused() {
         progress.rate = 0.0;

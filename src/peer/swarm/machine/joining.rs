@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::effort::Serving;
 use super::parts::Parts;
 use super::{announced, leaving, owners, zones};
-use crate::peer::swarm::link::Link;
+use crate::peer::swarm::link::{Interest, Link};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::same_peer::SamePeer;
 use crate::peer::swarm::{
@@ -90,6 +90,13 @@ pub(super) fn attach(parts: &mut Parts, now: Instant, id: LinkId, mut link: Link
 pub(super) fn greet(parts: &mut Parts, id: LinkId) {
     // First, so that nothing is asked before it is known.
     zones::say(parts, id);
+    if parts.phase.rests()
+        && let Some(link) = parts.links.get_mut(id)
+    {
+        // Otherwise the other side would take this one for interested as soon as it is greeted.
+        link.interest = Interest::NotInterested;
+        parts.send(id, PeerMessage::NotInterested);
+    }
     let greeting = greeting(parts);
     parts.send(id, greeting);
     if parts.passage.is_some() {

@@ -60,7 +60,7 @@ pub(super) fn remove_link(parts: &mut Parts, now: Instant, id: LinkId) {
         parts.line.remove(id);
         return;
     }
-    if !parts.is_seeding() && !parts.supply().is_supplied() {
+    if !parts.phase.is_content() && !parts.supply().is_supplied() {
         parts.owner_search.hurry(now, &parts.config);
     }
 }

@@ -146,6 +146,10 @@ pub(super) fn opened(
                 let chunks = passage.chunks(&parts.windows, &geometry);
                 transfer = transfer.admitting(chunks, &parts.config);
             }
+            if parts.wanted.is_some() {
+                // Nobody was asked for anything yet.
+                transfer.set_wanted(parts.wanted.clone());
+            }
             add_links(parts, now, transfer)
         }
     };

@@ -11,7 +11,7 @@ use crate::protocol::Addr;
 /// Something has answered after a time in which nothing did. Returns whether everybody is
 /// tried again.
 pub(super) fn reachable_again(parts: &mut Parts, now: Instant) -> bool {
-    let starves = !parts.is_seeding() && !parts.is_paused() && parts.supply().is_starving(now);
+    let starves = !parts.is_paused() && parts.supply().is_starving(now);
     if !starves || !parts.effort.may_retry(now) {
         return false;
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::effort::Effort;
 use super::keeping::Keeping;
 use super::limit::DownloadLimit;
-use crate::content::{ChunkIndex, ContentId, Manifest};
+use crate::content::{Bitfield, ChunkIndex, ContentId, Manifest};
 use crate::peer::swarm::address_book::AddressBook;
 use crate::peer::swarm::ask_queue::AskQueue;
 use crate::peer::swarm::block_layout::BlockLayout;
@@ -68,6 +68,8 @@ pub(super) struct Parts {
     pub(super) super_seeding: SuperSeeding,
     /// What the readers of the content want next.
     pub(super) windows: Vec<ReadWindow>,
+    /// The chunks that are wanted, if not all are.
+    pub(super) wanted: Option<Bitfield>,
     /// Set if the content only passes through here.
     pub(super) passage: Option<Passage>,
     /// The uploader has its own.
@@ -115,11 +117,12 @@ impl Parts {
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
             windows: Vec::new(),
+            wanted: None,
             passage: None,
             limit: DownloadLimit::default(),
         };
         if parts.is_seeding() {
-            parts.uploader.set_seeding();
+            parts.uploader.set_seeding(true);
         }
         parts.measure();
         parts

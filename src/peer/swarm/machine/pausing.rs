@@ -129,7 +129,7 @@ fn hang_up(parts: &mut Parts, now: Instant, serving: Serving) {
 }
 
 /// Says that this side wants nothing, to those that owe no answer any more.
-fn decline_all(parts: &mut Parts) {
+pub(super) fn decline_all(parts: &mut Parts) {
     let interested = parts.links.iter().filter(|(_, link)| link.is_interested());
     let interested: Vec<LinkId> = interested.map(|(id, _)| id).collect();
     for id in interested {

@@ -35,6 +35,9 @@ pub(super) fn commit_or_publish(parts: &mut Parts, now: Instant) {
     };
     match transfer.next_storage_step(now, &parts.config, outlook) {
         Some(StorageStep::Publish) => parts.outbox.push(Output::Finish),
+        Some(StorageStep::PublishPart(verified)) => {
+            parts.outbox.push(Output::FinishPart { verified });
+        }
         Some(StorageStep::Commit(verified)) => parts.outbox.push(Output::Commit { verified }),
         None => {}
     }
@@ -78,7 +81,7 @@ pub(super) fn is_exhausted(parts: &Parts, id: LinkId) -> bool {
     let chunks = transfer.manifest().geometry().chunks();
     link.remote.count().min(chunks) > planner.has(id).count(chunks)
         && !planner.is_useful(id)
-        && !planner.is_done()
+        && !planner.wants_nothing()
 }
 
 /// A chunk was hashed. Returns whether it was to be.
@@ -238,7 +241,7 @@ pub(super) fn finished(parts: &mut Parts, now: Instant) -> bool {
     parts.effort.finished();
     parts.keeping = Keeping::default();
     parts.phase = Phase::Seeding(manifest);
-    parts.uploader.set_seeding();
+    parts.uploader.set_seeding(true);
     parts.announce(OwnState::Complete);
     let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
     let seeders = parts.links.iter().filter(|(_, link)| is_seeder(link));

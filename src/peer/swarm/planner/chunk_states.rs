@@ -15,13 +15,15 @@ pub(super) enum ChunkState {
     Held,
     /// Verified and written.
     Stored,
+    /// Nobody wants it at present.
+    Shelved,
 }
 
 /// The states of all chunks, and how many chunks are in each.
 #[derive(Debug)]
 pub(super) struct ChunkStates {
     states: Vec<ChunkState>,
-    counts: [u32; 5],
+    counts: [u32; 6],
 }
 
 impl ChunkStates {
@@ -29,7 +31,7 @@ impl ChunkStates {
     pub(super) fn new(present: &Bitfield) -> Self {
         let mut states = Self {
             states: vec![ChunkState::Stored; present.chunks() as usize],
-            counts: [0; 5],
+            counts: [0; 6],
         };
         states.counts[ChunkState::Stored as usize] = present.chunks();
         for chunk in present.iter_missing() {
@@ -62,6 +64,17 @@ impl ChunkStates {
         self.get(chunk) == ChunkState::Stored
     }
 
+    /// Whether a chunk is not here, and is wanted.
+    pub(super) fn is_wanted(&self, chunk: ChunkIndex) -> bool {
+        !matches!(self.get(chunk), ChunkState::Stored | ChunkState::Shelved)
+    }
+
+    /// Whether every chunk is stored, or not wanted at present.
+    pub(super) fn are_none_wanted(&self) -> bool {
+        let settled = self.count(ChunkState::Stored) + self.count(ChunkState::Shelved);
+        settled as usize == self.states.len()
+    }
+
     /// Whether every chunk is stored.
     pub(super) fn are_all_stored(&self) -> bool {
         self.count(ChunkState::Stored) as usize == self.states.len()
@@ -69,7 +82,7 @@ impl ChunkStates {
 
     /// Panics if a count is wrong. For tests.
     pub(super) fn check_invariants(&self) {
-        let mut counts = [0; 5];
+        let mut counts = [0; 6];
         for &state in &self.states {
             counts[state as usize] += 1;
         }

@@ -130,12 +130,36 @@ impl Ledger {
         match self.states.get(chunk) {
             ChunkState::Missing => {}
             ChunkState::Open => self.close(chunk, &mut released),
-            ChunkState::Complete | ChunkState::Held | ChunkState::Stored => return None,
+            ChunkState::Complete | ChunkState::Held | ChunkState::Stored | ChunkState::Shelved => {
+                return None;
+            }
         }
         self.picker.take(chunk);
         self.sources.chunk_taken(chunk);
         self.states.set(chunk, ChunkState::Held);
         Some(released)
+    }
+
+    /// Nobody wants a chunk that is not whole. Returns what was asked for of it; nothing if it
+    /// is whole, held or stored, or was not wanted before.
+    pub(super) fn shelve(&mut self, chunk: ChunkIndex) -> Option<Released> {
+        let released = self.chunk_found(chunk)?;
+        self.states.set(chunk, ChunkState::Shelved);
+        self.sources.chunk_unwanted(chunk);
+        Some(released)
+    }
+
+    /// A chunk that nobody wanted is wanted again.
+    pub(super) fn unshelve(&mut self, chunk: ChunkIndex) {
+        if self.states.get(chunk) == ChunkState::Shelved {
+            self.sources.chunk_wanted(chunk);
+            self.chunk_missing(chunk);
+        }
+    }
+
+    /// Whether every chunk is stored, or not wanted at present.
+    pub(super) fn wants_nothing(&self) -> bool {
+        self.states.are_none_wanted()
     }
 
     /// Whether nothing may be asked for until something held is
@@ -270,7 +294,7 @@ impl Ledger {
             ChunkSet::Some(_) => {}
         }
         let waits = self.picker.is_waiting(chunk);
-        let wanted = !self.states.is_stored(chunk);
+        let wanted = self.states.is_wanted(chunk);
         let gained = self.sources.update(link, |source| {
             let is_new = source.gain(chunk, waits, wanted);
             (is_new, source.became_seeder())
@@ -301,7 +325,7 @@ impl Ledger {
     /// good: going back and forth would cost O(chunks) each time.
     fn link_lost(&mut self, link: LinkId, chunk: ChunkIndex) {
         let waits = self.picker.is_waiting(chunk);
-        let wanted = !self.states.is_stored(chunk);
+        let wanted = self.states.is_wanted(chunk);
         if *self.sources.has(link) == ChunkSet::All {
             self.sources.update(link, Source::mark_unreliable);
             let mut has = Bitfield::all(self.layout.geometry().chunks());
@@ -318,7 +342,7 @@ impl Ledger {
         let (candidates, wanted) = match &has {
             ChunkSet::Some(has) => {
                 let candidates = self.picker.waiting().iter_common(has, 0).count();
-                let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));
+                let wanted = has.iter().filter(|&chunk| self.states.is_wanted(chunk));
                 (candidates as u32, wanted.count() as u32)
             }
             ChunkSet::Nothing | ChunkSet::All => (0, 0),
@@ -580,11 +604,13 @@ impl Ledger {
         let was_full = !self.may_open();
         match self.states.get(chunk) {
             ChunkState::Complete | ChunkState::Held => {}
-            ChunkState::Missing | ChunkState::Open | ChunkState::Stored => return false,
+            ChunkState::Missing | ChunkState::Open | ChunkState::Stored | ChunkState::Shelved => {
+                return false;
+            }
         }
         self.states.set(chunk, ChunkState::Stored);
         self.exclusive.remove(&chunk);
-        self.sources.chunk_stored(chunk);
+        self.sources.chunk_unwanted(chunk);
         if let Some(far) = &mut self.far {
             far.is_here(chunk);
         }
@@ -599,7 +625,9 @@ impl Ledger {
                 self.exclusive.insert(chunk);
             }
             ChunkState::Held => {}
-            ChunkState::Missing | ChunkState::Open | ChunkState::Stored => return,
+            ChunkState::Missing | ChunkState::Open | ChunkState::Stored | ChunkState::Shelved => {
+                return;
+            }
         }
         self.chunk_missing(chunk);
     }
@@ -729,7 +757,7 @@ impl Ledger {
             if let ChunkSet::Some(has) = source.has() {
                 let candidates = self.picker.waiting().iter_common(has, 0).count();
                 assert_eq!(candidates, source.candidates() as usize);
-                let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));
+                let wanted = has.iter().filter(|&chunk| self.states.is_wanted(chunk));
                 assert_eq!(wanted.count(), source.wanted() as usize);
             }
         }

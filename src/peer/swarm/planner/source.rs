@@ -215,9 +215,14 @@ impl Source {
         self.candidates -= u32::from(self.counts(chunk));
     }
 
-    /// A chunk is stored.
-    pub(super) fn chunk_stored(&mut self, chunk: ChunkIndex) {
+    /// A chunk is stored, or nobody wants it.
+    pub(super) fn chunk_unwanted(&mut self, chunk: ChunkIndex) {
         self.wanted -= u32::from(self.counts(chunk));
+    }
+
+    /// A chunk that nobody wanted is wanted again.
+    pub(super) fn chunk_wanted(&mut self, chunk: ChunkIndex) {
+        self.wanted += u32::from(self.counts(chunk));
     }
 
     /// Whether a chunk is one that `candidates` and `wanted` count.

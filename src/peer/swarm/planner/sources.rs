@@ -239,10 +239,16 @@ impl Sources {
         sources.for_each(|source| source.chunk_taken(chunk));
     }
 
-    /// A chunk is stored. O(links).
-    pub(super) fn chunk_stored(&mut self, chunk: ChunkIndex) {
+    /// A chunk is stored, or nobody wants it. O(links).
+    pub(super) fn chunk_unwanted(&mut self, chunk: ChunkIndex) {
         let sources = self.sources.values_mut();
-        sources.for_each(|source| source.chunk_stored(chunk));
+        sources.for_each(|source| source.chunk_unwanted(chunk));
+    }
+
+    /// A chunk that nobody wanted is wanted again. O(links).
+    pub(super) fn chunk_wanted(&mut self, chunk: ChunkIndex) {
+        let sources = self.sources.values_mut();
+        sources.for_each(|source| source.chunk_wanted(chunk));
     }
 
     /// Panics if a total is wrong. For tests.

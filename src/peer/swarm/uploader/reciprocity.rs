@@ -71,9 +71,9 @@ impl Reciprocity {
         self.unsettled |= changed;
     }
 
-    /// The content is complete from now on.
-    pub(super) fn set_seeding(&mut self) {
-        self.seeding = true;
+    /// Whether nothing is wanted any more.
+    pub(super) fn set_seeding(&mut self, seeding: bool) {
+        self.seeding = seeding;
     }
 
     /// How many slots can be earned.

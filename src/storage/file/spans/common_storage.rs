@@ -97,6 +97,16 @@ impl CommonStorage {
         files.map(|file| (&file.path, file.range.end - file.range.start))
     }
 
+    /// Makes durable what the owner has, and publishes the files that are wanted and of which
+    /// all chunks are among these.
+    pub(crate) async fn finish_chosen(&self, verified: Bitfield) -> Result<(), StorageError> {
+        let closed = StorageError::Unsupported {
+            what: "publishing what nobody has open",
+        };
+        let tree = self.common.tree().ok_or(closed)?;
+        run(move || tree.finish_chosen(&verified)).await
+    }
+
     /// The directory that the files are in.
     pub(crate) fn root(&self) -> &Path {
         &self.of.root

@@ -81,19 +81,37 @@ impl Layout {
         parts
     }
 
-    /// The chunks of which every byte is in one of the files that `has` names, or is padding.
-    pub(super) fn chunks_in(&self, geometry: Geometry, has: impl Fn(usize) -> bool) -> Bitfield {
+    /// The chunks of which every byte is padding, or in a file of which `has` says that the
+    /// bytes of that chunk are there.
+    pub(super) fn chunks_in(
+        &self,
+        geometry: Geometry,
+        has: impl Fn(usize, ChunkIndex) -> bool,
+    ) -> Bitfield {
         let mut chunks = Bitfield::all(geometry.chunks());
-        let missing = self.files.iter().enumerate();
-        for (_, file) in missing.filter(|(number, file)| !file.range.is_empty() && !has(*number)) {
-            let first = file.range.start / geometry.chunk_len();
-            let last = (file.range.end - 1) / geometry.chunk_len();
-            for chunk in first..=last {
-                chunks.remove(ChunkIndex(chunk as u32));
+        for (number, file) in self.files.iter().enumerate() {
+            for chunk in chunks_of(&file.range, geometry) {
+                if !has(number, chunk) {
+                    chunks.remove(chunk);
+                }
             }
         }
         chunks
     }
+}
+
+/// The chunks that have bytes of this range.
+pub(super) fn chunks_of(
+    range: &Range<u64>,
+    geometry: Geometry,
+) -> impl Iterator<Item = ChunkIndex> + use<> {
+    let first = range.start / geometry.chunk_len();
+    let end = match range.is_empty() {
+        true => first,
+        false => range.end.div_ceil(geometry.chunk_len()),
+    };
+    // No content has more chunks.
+    (first..end).map(|chunk| ChunkIndex(chunk as u32))
 }
 
 /// The bytes of a range of what these pieces are together, without a copy.
@@ -171,13 +189,18 @@ mod tests {
             length: 3 * len,
         };
         let chunks = |has: &dyn Fn(usize) -> bool| {
-            let there = layout.chunks_in(geometry, has);
+            let there = layout.chunks_in(geometry, |file, _| has(file));
             there.iter().map(|chunk| chunk.0).collect::<Vec<_>>()
         };
         assert_eq!(chunks(&|_| true), [0, 1, 2]);
         assert_eq!(chunks(&|file| file == 0), [0]);
         assert_eq!(chunks(&|file| file == 1), [2]);
         assert_eq!(chunks(&|_| false), Vec::<u32>::new());
+        let there = layout.chunks_in(geometry, |file, chunk| file == 1 || chunk.0 == 1);
+        assert_eq!(
+            there.iter().map(|chunk| chunk.0).collect::<Vec<_>>(),
+            [1, 2]
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One content over several files: how torrents lie in a directory.
 
+mod apart;
 mod common;
 mod common_storage;
 mod layout;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::blocking::{run, run_on};
+pub(crate) use apart::ChosenFiles;
 pub(crate) use common_storage::CommonStorage;
 use layout::Layout;
 pub(crate) use layout::{SpannedFile, SpannedLink};
@@ -30,6 +32,7 @@ pub(crate) struct SpannedStorage {
     links: Arc<[SpannedLink]>,
     length: u64,
     overwrites: bool,
+    chosen: Arc<ChosenFiles>,
 }
 
 impl SpannedStorage {
@@ -44,6 +47,7 @@ impl SpannedStorage {
             links: Arc::default(),
             length,
             overwrites,
+            chosen: Arc::default(),
         }
     }
 
@@ -56,7 +60,14 @@ impl SpannedStorage {
     async fn open_tree(&self, manifest: &Manifest) -> Result<(SpannedTree, Left), StorageError> {
         let (id, geometry) = (manifest.id(), manifest.geometry());
         let (root, layout, overwrites) = (self.root.clone(), self.layout(), self.overwrites);
-        run(move || SpannedTree::open(root, layout, (id, geometry), overwrites)).await
+        let chosen = Arc::clone(&self.chosen);
+        run(move || SpannedTree::open(root, layout, (id, geometry), overwrites, chosen)).await
+    }
+
+    /// Which of the files are wanted. Of the others none is made, and what is written there
+    /// lies apart until they are wanted.
+    pub(crate) fn chosen(&self) -> &Arc<ChosenFiles> {
+        &self.chosen
     }
 
     fn layout(&self) -> Layout {
@@ -358,6 +369,88 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"short");
         create(&storage(root.path(), true)).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), LEN + 5);
+    }
+
+    #[tokio::test]
+    async fn what_reaches_into_a_file_that_is_not_wanted_lies_apart() {
+        let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());
+        let file = |path: &str, range| SpannedFile {
+            path: path.parse().unwrap(),
+            range,
+            executable: false,
+        };
+        // The border of both lies in the second chunk.
+        let files = || {
+            let files = vec![file("t/a", 0..LEN + 5), file("t/sub/b", LEN + 5..3 * LEN)];
+            SpannedStorage::new(root.path(), files, 3 * LEN, false)
+        };
+        let only_first = Some((vec![true, false], Vec::new()));
+        let tree = |storage: &SpannedStorage| {
+            let of = (manifest.id(), manifest.geometry());
+            let chosen = Arc::clone(storage.chosen());
+            SpannedTree::open(root.path().into(), storage.layout(), of, false, chosen).unwrap()
+        };
+        let chunks = |numbers: &[u32]| {
+            let mut chunks = Bitfield::none(3);
+            numbers.iter().for_each(|chunk| {
+                chunks.insert(ChunkIndex(*chunk));
+            });
+            chunks
+        };
+        let write = |tree: &SpannedTree, chunk: u64| {
+            let range = (chunk * LEN) as usize..((chunk + 1) * LEN) as usize;
+            tree.write(chunk * LEN, &[bytes.slice(range)]).unwrap();
+        };
+        let apart = || {
+            let mut entries = fs::read_dir(root.path()).unwrap();
+            entries.any(|entry| entry.unwrap().path().to_str().unwrap().ends_with("apart"))
+        };
+        let storage = files();
+        storage.chosen().set(only_first.clone());
+        let (first, left) = tree(&storage);
+        assert!(left.present.is_empty() && !root.path().join("t/sub").exists());
+        write(&first, 0);
+        write(&first, 1);
+        first.finish_chosen(&chunks(&[0, 1])).unwrap();
+        assert_eq!(
+            fs::read(root.path().join("t/a")).unwrap(),
+            bytes[..LEN as usize + 5]
+        );
+        assert!(!root.path().join("t/sub").exists());
+        assert_eq!(
+            first.read(LEN, LEN as usize).unwrap(),
+            bytes[LEN as usize..][..LEN as usize]
+        );
+        drop(first);
+
+        // It is found again, as long as it is not wanted and when it is.
+        let storage = files();
+        storage.chosen().set(only_first);
+        let (second, left) = tree(&storage);
+        assert_eq!(
+            (left.present, left.verified),
+            (chunks(&[0, 1]), chunks(&[0, 1]))
+        );
+        drop(second);
+        let storage = files();
+        let (third, left) = tree(&storage);
+        assert_eq!(left.verified, chunks(&[0, 1]));
+        assert_eq!(
+            third.read(0, 2 * LEN as usize).unwrap(),
+            bytes[..2 * LEN as usize]
+        );
+        write(&third, 2);
+        assert!(apart());
+        third.finish(&chunks(&[0, 1, 2])).unwrap();
+        assert_eq!(
+            fs::read(root.path().join("t/sub/b")).unwrap(),
+            bytes[LEN as usize + 5..]
+        );
+        assert!(!apart());
+        drop(third);
+        let (fourth, left) = tree(&files());
+        assert_eq!(left.verified, chunks(&[0, 1, 2]));
+        drop(fourth);
     }
 
     #[tokio::test(flavor = "multi_thread")]

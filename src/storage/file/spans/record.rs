@@ -21,6 +21,9 @@ const STATE: &str = ".bt_lite-state";
 /// The same while it is being written.
 const NEW: &str = ".bt_lite-state-new";
 
+/// Stands behind the id in the name of the file for what lies in files that nobody wants.
+const APART: &str = ".bt_lite-apart";
+
 /// What is said of a file: its stamp is known, and every later change would give it another
 /// one.
 const SETTLED: u8 = 1;
@@ -30,10 +33,15 @@ pub(super) fn names(id: ContentId) -> [String; 2] {
     [format!(".{id}{STATE}"), format!(".{id}{NEW}")]
 }
 
-/// Whether something of this name could be taken for a record.
+/// The name of the file for what lies in files of a content that nobody wants.
+pub(super) fn apart_name(id: ContentId) -> String {
+    format!(".{id}{APART}")
+}
+
+/// Whether something of this name could be taken for a record, or for what lies apart.
 pub(super) fn is_reserved(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.ends_with(STATE) || name.ends_with(NEW)
+    [STATE, NEW, APART].iter().any(|end| name.ends_with(end))
 }
 
 /// What is recorded.
@@ -43,7 +51,8 @@ pub(super) struct SpanRecord {
     pub(super) verified: Bitfield,
     /// Chunks that were there and were not verified yet. All others are not there.
     pub(super) unsure: Bitfield,
-    /// When each file was modified, if that tells every change.
+    /// When each file was modified, if that tells every change. Behind them that for what lies
+    /// apart, if there is one.
     pub(super) modified: Vec<Option<Timestamp>>,
 }
 

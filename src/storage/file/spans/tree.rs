@@ -4,11 +4,13 @@
 //! When all are complete they are made durable, and get their own names. What has the name
 //! of a file already is taken for that file, and is read; it is changed only if the user
 //! wants that. Which chunks are right is recorded with each commit, so that nobody has to
-//! verify them again whose files have not changed. Symbolic links are made at the end, when what they refer to is there.
+//! verify them again whose files have not changed. Files that are not wanted are not made: what
+//! lies in them of chunks that others need lies [apart](super::apart). Symbolic links are made at the end, when what they refer to is there.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::TryLockError;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -19,10 +21,11 @@ use super::super::dir::{DataFile, Dir};
 use super::super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::stamp::Stamp;
-use super::layout::{Layout, Part, SpannedFile, SpannedLink, cut};
+use super::apart::{Borders, ChosenFiles, chunk_at};
+use super::layout::{Layout, Part, SpannedFile, SpannedLink, chunks_of, cut};
 use super::ranges::Ranges;
 use super::record::{self, SpanRecord};
-use crate::content::{Bitfield, ContentId, FolderPath, Geometry};
+use crate::content::{Bitfield, ChunkIndex, ContentId, FolderPath, Geometry};
 use crate::storage::StorageError;
 
 /// Stands behind the name of a file that is not complete.
@@ -40,13 +43,18 @@ pub(super) struct SpannedTree {
     id: ContentId,
     geometry: Geometry,
     overwrites: bool,
+    chosen: Arc<ChosenFiles>,
+    borders: Borders,
     files: Mutex<Files>,
     /// Held while files are made durable and get their times: one that is finished keeps its
     /// time.
     syncing: Mutex<()>,
-    /// The first file that was not complete, locked against others who fetch the same. It
-    /// is not one of those that are read and written, as these come and go.
-    lock: Option<DataFile>,
+    /// Held while something is written that lies apart, or gets a file of its own.
+    moving: Mutex<()>,
+    /// The first file that was not complete, and the one for what lies apart, locked against
+    /// others who fetch the same. They are not those that are read and written, as these come
+    /// and go.
+    locks: Vec<DataFile>,
 }
 
 #[derive(Debug)]
@@ -62,6 +70,10 @@ struct Files {
     recorded: Option<Vec<u8>>,
     /// The chunks that were there at the start, and were not verified then.
     unsure: Bitfield,
+    /// Whether there is a file for what lies apart. It counts as one behind all others.
+    has_apart: bool,
+    /// The chunks that have bytes apart.
+    apart: BTreeSet<ChunkIndex>,
 }
 
 /// What an earlier download has left.
@@ -81,6 +93,17 @@ enum State {
     Found,
     /// The file, complete and durable. It has changed if it has another stamp.
     Finished(Stamp),
+    /// There is no file. What there is of it lies apart.
+    Apart,
+}
+
+/// A file that was found or made.
+struct Made {
+    state: State,
+    /// What it was then, if it has the right length.
+    stamp: Option<Stamp>,
+    /// Whether it may have bytes of the content.
+    has_bytes: bool,
 }
 
 impl SpannedTree {
@@ -91,6 +114,7 @@ impl SpannedTree {
         layout: Layout,
         (id, geometry): (ContentId, Geometry),
         overwrites: bool,
+        chosen: Arc<ChosenFiles>,
     ) -> Result<(Self, Left), StorageError> {
         let paths: BTreeSet<_> = layout.files.iter().map(|file| file.path.as_str()).collect();
         for file in &layout.files {
@@ -112,55 +136,116 @@ impl SpannedTree {
             id,
             geometry,
             overwrites,
+            chosen,
+            borders: Borders::new(&layout, geometry),
             files: Mutex::new(Files {
                 states: vec![State::Unfinished; layout.files.len()],
                 open: VecDeque::new(),
                 dirty: BTreeSet::new(),
-                stamps: vec![None; layout.files.len()],
+                stamps: vec![None; layout.files.len() + 1],
                 recorded: None,
                 unsure: Bitfield::none(geometry.chunks()),
+                has_apart: false,
+                apart: BTreeSet::new(),
             }),
             layout,
             syncing: Mutex::default(),
-            lock: None,
+            moving: Mutex::default(),
+            locks: Vec::new(),
         };
+        tree.look_apart()?;
         let mut has = vec![false; tree.layout.files.len()];
         for (number, has) in has.iter_mut().enumerate() {
             *has = tree.prepare(number)?;
         }
-        for link in &tree.layout.links {
-            tree.check_link(link)?;
+        for (number, link) in tree.layout.links.iter().enumerate() {
+            if tree.chosen.has_link(number) {
+                tree.check_link(link)?;
+            }
         }
-        let is_unfinished = |state: &State| *state == State::Unfinished;
-        let first = tree.files().states.iter().position(is_unfinished);
-        tree.lock = first.map(|first| tree.lock(first)).transpose()?;
+        tree.locks = tree.lock_all()?;
         let left = tree.left(|file| has[file]);
         let mut unsure = left.present.clone();
         for chunk in left.verified.iter() {
             unsure.remove(chunk);
         }
-        tree.files().unsure = unsure;
+        {
+            let files = &mut *tree.files();
+            files.unsure = unsure;
+            if files.has_apart {
+                let present = left.present.iter();
+                files.apart = present
+                    .filter(|chunk| tree.borders.contains(*chunk))
+                    .collect();
+            }
+        }
+        for number in 0..tree.layout.files.len() {
+            if tree.is_apart(number) && tree.chosen.has_file(number) {
+                tree.settle(number, &tree.moving())?;
+            }
+        }
         Ok((tree, left))
+    }
+
+    /// Looks for what lies apart.
+    fn look_apart(&self) -> Result<(), StorageError> {
+        let found = self.root()?.look(record::apart_name(self.id).as_ref());
+        let found = found.map_err(|e| failed("examining", &self.root, e))?;
+        let mut files = self.files();
+        files.has_apart = found.is_some();
+        if let Some(stamp) = files.stamps.last_mut() {
+            *stamp = found.map(|found| Stamp::of(&found.stat));
+        }
+        Ok(())
+    }
+
+    /// Locks what is to be locked. Something of the content is, whatever is wanted of it.
+    fn lock_all(&self) -> Result<Vec<DataFile>, StorageError> {
+        let (first, needs_apart) = {
+            let mut files = self.files();
+            let is = |wanted: State| files.states.iter().position(|state| *state == wanted);
+            let (first, apart) = (is(State::Unfinished), is(State::Apart));
+            files.has_apart |= apart.is_some();
+            (first, files.has_apart)
+        };
+        let apart = needs_apart.then_some(self.layout.files.len());
+        let locked = first.into_iter().chain(apart).map(|file| self.lock(file));
+        locked.collect()
     }
 
     /// What an earlier download has left, in these files.
     fn left(&self, has: impl Fn(usize) -> bool) -> Left {
-        let mut present = self.layout.chunks_in(self.geometry, &has);
+        let (states, has_apart) = {
+            let files = self.files();
+            let found = files.stamps.last().is_some_and(Option::is_some);
+            (files.states.clone(), found)
+        };
+        let has_chunk = |file: usize, chunk| match states[file] {
+            State::Apart => has_apart && self.borders.contains(chunk),
+            _ => has(file),
+        };
+        let mut present = self.layout.chunks_in(self.geometry, has_chunk);
         let chunks = self.geometry.chunks();
         let read = self.read_record();
         let id = self.id;
         let record = read.as_ref().and_then(|bytes| {
             let bytes = Bytes::copy_from_slice(bytes);
-            SpanRecord::decode(bytes, id, chunks, self.layout.files.len())
+            let decode = |files| SpanRecord::decode(bytes.clone(), id, chunks, files);
+            self.record_counts().into_iter().find_map(decode)
         });
         let Some(record) = record else {
             let verified = Bitfield::none(chunks);
             return Left { present, verified };
         };
         let mut files = self.files();
-        let is_same = |file: usize| {
+        let stands = |file: usize| {
             let stamp = files.stamps[file].map(|stamp| stamp.modified);
-            has(file) && stamp.is_some() && stamp == record.modified[file]
+            stamp.is_some() && Some(&stamp) == record.modified.get(file)
+        };
+        let apart_stands = stands(self.layout.files.len());
+        let is_same = |file: usize, chunk| match states[file] {
+            State::Apart => apart_stands && self.borders.contains(chunk),
+            _ => has(file) && stands(file),
         };
         // Of files that have not changed, what is recorded is there, and nothing else.
         let mut verified = self.layout.chunks_in(self.geometry, is_same);
@@ -189,10 +274,20 @@ impl SpannedTree {
         let [name, _] = record::names(self.id);
         // Where there is none, or something else, everything is verified.
         let file = self.root().ok()?.open_existing(&name).ok()?;
-        let len = SpanRecord::len(self.geometry.chunks(), self.layout.files.len());
-        let is_one = file.stat().is_ok_and(|stat| stat.len == len as u64);
-        let read = is_one.then(|| file.read_at(0, len).ok())??;
+        let lens = self.record_counts().map(|files| {
+            let len = SpanRecord::len(self.geometry.chunks(), files);
+            len as u64
+        });
+        let len = file.stat().ok().map(|stat| stat.len);
+        let len = len.filter(|len| lens.contains(len))?;
+        let read = file.read_at(0, len as usize).ok()?;
         Some(read.to_vec())
+    }
+
+    /// How many files a record may be about: that for what lies apart need not be there.
+    fn record_counts(&self) -> [usize; 2] {
+        let files = self.layout.files.len();
+        [files, files + 1]
     }
 
     /// Records that these chunks are right and durable. Without a record they are verified
@@ -201,7 +296,9 @@ impl SpannedTree {
         let bytes = {
             let files = self.files();
             let (verified, unsure) = (verified.clone(), files.unsure.clone());
-            let bytes = SpanRecord::new(verified, unsure, &files.stamps).encode(self.id);
+            let count = self.layout.files.len() + usize::from(files.has_apart);
+            let stamps = &files.stamps[..count];
+            let bytes = SpanRecord::new(verified, unsure, stamps).encode(self.id);
             if files.recorded.as_ref() == Some(&bytes) {
                 return;
             }
@@ -251,8 +348,55 @@ impl SpannedTree {
         self.root.join(top.unwrap_or_default())
     }
 
-    /// Finds one file, or makes it. Returns whether it may have bytes of the content.
-    fn prepare(&mut self, number: usize) -> Result<bool, StorageError> {
+    /// Finds one file, or makes it if it is wanted. Returns whether it may have bytes of the
+    /// content.
+    fn prepare(&self, number: usize) -> Result<bool, StorageError> {
+        let is_wanted = self.chosen.has_file(number);
+        let slots = self.borders.of(&self.layout.files[number].range);
+        let may_lie_apart = self.files().has_apart && !slots.is_empty();
+        if is_wanted && !may_lie_apart {
+            return Ok(self.has(number, self.make(number)?));
+        }
+        // Something of it may lie apart.
+        let file = &self.layout.files[number];
+        let len = file.range.end - file.range.start;
+        let path = self.path_of(file);
+        let dir = match self.folder_of(&file.path, false) {
+            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                None
+            }
+            // What is there is in the way of something that is not wanted.
+            Err(_) if !is_wanted => None,
+            dir => Some(dir?),
+        };
+        let look = |name: &str| match &dir {
+            Some(dir) => dir
+                .look(name.as_ref())
+                .map_err(|e| failed("examining", &path, e)),
+            None => Ok(None),
+        };
+        let own = look(file.path.name())?;
+        let is_own = own.is_some_and(|own| {
+            let is_file = own.kind == EntryKind::File || own.kind == EntryKind::SharedFile;
+            is_wanted || is_file && own.stat.len == len
+        });
+        if is_own || look(&part_name(&file.path))?.is_some() {
+            return Ok(self.has(number, self.make(number)?));
+        }
+        self.files().states[number] = State::Apart;
+        Ok(false)
+    }
+
+    /// Notes what has the bytes of a file. Returns whether it may have some.
+    fn has(&self, number: usize, made: Made) -> bool {
+        let mut files = self.files();
+        files.states[number] = made.state;
+        files.stamps[number] = made.stamp;
+        made.has_bytes
+    }
+
+    /// Finds one file, or makes it.
+    fn make(&self, number: usize) -> Result<Made, StorageError> {
         let file = &self.layout.files[number];
         let path = self.path_of(file);
         let len = file.range.end - file.range.start;
@@ -274,24 +418,28 @@ impl SpannedTree {
                 let set = opened.set_len(len);
                 set.map_err(|e| failed_to_store("resizing", &path, len, e))?;
             }
-            let mut files = self.files();
-            files.states[number] = State::Found;
             let is_whole = found.stat.len == len;
-            files.stamps[number] = is_whole.then(|| Stamp::of(&found.stat));
-            return Ok(true);
+            return Ok(Made {
+                state: State::Found,
+                stamp: is_whole.then(|| Stamp::of(&found.stat)),
+                has_bytes: true,
+            });
         }
         let name = part_name(&file.path);
         let found = look(&name)?;
         let before = found.map_or(0, |found| found.stat.len);
         let whole = found.filter(|found| found.stat.len == len);
-        self.files().stamps[number] = whole.map(|found| Stamp::of(&found.stat));
         let opened = dir.open_or_create(&name);
         let opened = opened.map_err(|e| refused("creating", &path, e))?;
         if before != len {
             let set = opened.set_len(len);
             set.map_err(|e| failed_to_store("creating", &path, len, e))?;
         }
-        Ok(before > 0)
+        Ok(Made {
+            state: State::Unfinished,
+            stamp: whole.map(|found| Stamp::of(&found.stat)),
+            has_bytes: before > 0,
+        })
     }
 
     /// Checks that nothing else is where a link is to be.
@@ -372,11 +520,16 @@ impl SpannedTree {
                 same.then_some(bytes)
             }
             State::Unfinished | State::Found => Some(bytes),
+            State::Apart => None,
         }
     }
 
     fn read_part(&self, number: usize, at: u64, len: usize) -> Result<Bytes, StorageError> {
         let path = self.path_of(&self.layout.files[number]);
+        let state = self.files().states[number];
+        if state == State::Apart {
+            return self.read_apart(&self.range_in(number, at, len));
+        }
         let file = self.file(number)?;
         if let State::Finished(stamp) = self.files().states[number] {
             let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
@@ -401,13 +554,18 @@ impl SpannedTree {
     }
 
     fn write_part(&self, number: usize, at: u64, pieces: &[Bytes]) -> Result<(), StorageError> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        if self.is_apart(number)
+            && self.write_apart(number, &self.range_in(number, at, len), pieces)?
+        {
+            return Ok(());
+        }
         let state = self.files().states[number];
         if let State::Finished(_) = state {
             return Err(StorageError::ReadOnly);
         }
         let file = &self.layout.files[number];
         let path = self.path_of(file);
-        let len: usize = pieces.iter().map(Bytes::len).sum();
         let storing = |e| failed_to_store("writing", &path, len as u64, e);
         if state == State::Unfinished {
             let file = self.file(number)?;
@@ -435,6 +593,112 @@ impl SpannedTree {
         opened.write_at(at, pieces).map_err(storing)
     }
 
+    /// The bytes of the content that are these of a file.
+    fn range_in(&self, number: usize, at: u64, len: usize) -> Range<u64> {
+        let start = self.layout.files[number].range.start + at;
+        start..start + len as u64
+    }
+
+    fn is_apart(&self, number: usize) -> bool {
+        self.files().states[number] == State::Apart
+    }
+
+    fn read_apart(&self, range: &Range<u64>) -> Result<Bytes, StorageError> {
+        let file = self.file(self.layout.files.len())?;
+        let path = self.root.join(record::apart_name(self.id));
+        let there = file.stat().map_err(|e| failed("examining", &path, e))?.len;
+        let mut bytes = BytesMut::new();
+        for part in self.borders.cut(range) {
+            let len = part.end - part.start;
+            let changed = || StorageError::Changed { path: path.clone() };
+            let at = self.borders.position(&part).ok_or_else(changed)?;
+            // It ends with the last slot that was written.
+            let has = there.saturating_sub(at).min(len);
+            let read = file.read_at(at, has as usize);
+            bytes.extend(read.map_err(|e| failed("reading", &path, e))?);
+            bytes.resize(bytes.len() + (len - has) as usize, 0);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Writes what lies in a file that is not wanted. Returns whether it was written: not if
+    /// it gets its file now.
+    fn write_apart(
+        &self,
+        number: usize,
+        range: &Range<u64>,
+        pieces: &[Bytes],
+    ) -> Result<bool, StorageError> {
+        let moving = self.moving();
+        if !self.is_apart(number) {
+            return Ok(false);
+        }
+        if self.chosen.has_file(number) || !self.borders.cover(range) {
+            self.settle(number, &moving)?;
+            return Ok(false);
+        }
+        let apart = self.layout.files.len();
+        let file = self.file(apart)?;
+        let path = self.root.join(record::apart_name(self.id));
+        self.changes(apart);
+        for part in self.borders.cut(range) {
+            let (from, len) = (
+                (part.start - range.start) as usize,
+                (part.end - part.start) as usize,
+            );
+            let Some(at) = self.borders.position(&part) else {
+                continue;
+            };
+            let written = file.write_at(at, &cut(pieces, from, len));
+            written.map_err(|e| failed_to_store("writing", &path, len as u64, e))?;
+            let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
+            self.files().apart.insert(chunk);
+        }
+        Ok(true)
+    }
+
+    /// A file that has nothing but what lies apart gets its place, with that in it. The caller
+    /// holds the lock, so that nothing else is written there meanwhile.
+    fn settle(&self, number: usize, _moving: &MutexGuard<'_, ()>) -> Result<(), StorageError> {
+        let made = self.make(number)?;
+        let file = &self.layout.files[number];
+        let path = self.path_of(file);
+        let name = match made.state {
+            State::Found => file.path.name().to_owned(),
+            _ => part_name(&file.path),
+        };
+        let mut is_written = false;
+        for part in self.borders.of(&file.range) {
+            let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
+            if !self.files().apart.contains(&chunk) {
+                continue;
+            }
+            let (at, len) = (part.start - file.range.start, part.end - part.start);
+            let bytes = self.read_apart(&part)?;
+            if made.state == State::Found {
+                let there = self
+                    .open_file(number, made.state)?
+                    .read_at(at, len as usize);
+                if there.map_err(|e| failed("reading", &path, e))? == bytes {
+                    continue;
+                }
+                if !self.overwrites {
+                    return Err(self.exists(&file.path));
+                }
+            }
+            let opened = self.folder_of(&file.path, false)?.open_or_create(&name);
+            let opened = opened.map_err(|e| refused("opening", &path, e))?;
+            let written = opened.write_at(at, &[bytes]);
+            written.map_err(|e| failed_to_store("writing", &path, len, e))?;
+            is_written = true;
+        }
+        self.has(number, made);
+        if is_written {
+            self.changes(number);
+        }
+        Ok(())
+    }
+
     /// A file is about to be written.
     fn changes(&self, number: usize) {
         let mut files = self.files();
@@ -447,10 +711,10 @@ impl SpannedTree {
         let syncing = self.syncing();
         let dirty = std::mem::take(&mut self.files().dirty);
         for number in dirty {
-            if let State::Finished(_) = self.files().states[number] {
+            if let Some(State::Finished(_)) = self.files().states.get(number) {
                 continue;
             }
-            let path = self.path_of(&self.layout.files[number]);
+            let path = self.path_of_number(number);
             let file = self.file(number)?;
             file.sync_data().map_err(|e| failed("syncing", &path, e))?;
             let stamp = examined(&file).map_err(|e| failed("examining", &path, e))?;
@@ -480,18 +744,60 @@ impl SpannedTree {
 
     /// Makes all files durable under their own names, and records that these chunks are right.
     pub(super) fn finish(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        self.finish_some(verified, (|_| true, |_| true))?;
+        let mut files = self.files();
+        if !std::mem::replace(&mut files.has_apart, false) {
+            return Ok(());
+        }
+        // Nothing lies apart any more.
+        let apart = self.layout.files.len();
+        files.open.retain(|(open, _)| *open != apart);
+        files.apart.clear();
+        files.dirty.remove(&apart);
+        drop(files);
+        self.record(verified);
+        match self.root()?.remove(&record::apart_name(self.id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("removing", &self.root, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for those files that are wanted and of which all chunks are among these.
+    pub(super) fn finish_chosen(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        self.commit(verified)?;
+        let is_here = |number: usize| {
+            let range = &self.layout.files[number].range;
+            let mut chunks = chunks_of(range, self.geometry);
+            self.chosen.has_file(number) && chunks.all(|chunk| verified.contains(chunk))
+        };
+        self.finish_some(verified, (is_here, |link| self.chosen.has_link(link)))
+    }
+
+    fn finish_some(
+        &self,
+        verified: &Bitfield,
+        (has_file, has_link): (impl Fn(usize) -> bool, impl Fn(usize) -> bool),
+    ) -> Result<(), StorageError> {
         let mut folders = BTreeSet::new();
         let _syncing = self.syncing();
         for (number, file) in self.layout.files.iter().enumerate() {
-            if let State::Finished(_) = self.files().states[number] {
+            if matches!(self.files().states[number], State::Finished(_)) || !has_file(number) {
                 continue;
+            }
+            if self.is_apart(number) {
+                let moving = self.moving();
+                if self.is_apart(number) {
+                    self.settle(number, &moving)?;
+                }
             }
             self.finish_file(number)?;
             put_parents(&mut folders, &file.path);
         }
-        for link in &self.layout.links {
-            self.finish_link(link)?;
-            put_parents(&mut folders, &link.path);
+        for (number, link) in self.layout.links.iter().enumerate() {
+            if has_link(number) {
+                self.finish_link(link)?;
+                put_parents(&mut folders, &link.path);
+            }
         }
         self.record(verified);
         let syncing =
@@ -611,7 +917,8 @@ impl SpannedTree {
             }
         }
         if let Some(root) = enter(None)? {
-            for name in record::names(id) {
+            let [name, new] = record::names(id);
+            for name in [name, new, record::apart_name(id)] {
                 match root.remove(&name) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failing(e)),
                     _ => {}
@@ -631,9 +938,12 @@ impl SpannedTree {
             files.open.push_back(found);
             return Ok(file);
         }
-        let state = files.states[number];
+        let state = files.states.get(number).copied();
         drop(files);
-        let opened = Arc::new(self.open_file(number, state)?);
+        let opened = Arc::new(match state {
+            Some(state) => self.open_file(number, state)?,
+            None => self.open_apart()?,
+        });
         let mut files = self.files();
         files.open.push_back((number, Arc::clone(&opened)));
         if files.open.len() > MAX_OPEN {
@@ -647,6 +957,13 @@ impl SpannedTree {
         let files = self.files();
         let found = files.open.iter().find(|(open, _)| *open == number);
         Some((Arc::clone(&found?.1), files.states[number]))
+    }
+
+    /// The file for what lies apart.
+    fn open_apart(&self) -> Result<DataFile, StorageError> {
+        let name = record::apart_name(self.id);
+        let opened = self.root()?.open_or_create(&name);
+        opened.map_err(|e| refused("opening", &self.root.join(name), e))
     }
 
     fn open_file(&self, number: usize, state: State) -> Result<DataFile, StorageError> {
@@ -668,11 +985,14 @@ impl SpannedTree {
 
     /// Keeps others from writing the same content as long as the handle is there.
     fn lock(&self, number: usize) -> Result<DataFile, StorageError> {
-        let file = self.open_file(number, State::Unfinished)?;
+        let file = match number == self.layout.files.len() {
+            true => self.open_apart()?,
+            false => self.open_file(number, State::Unfinished)?,
+        };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked {
                 id: self.id,
-                path: Some(self.path_of(&self.layout.files[number])),
+                path: Some(self.path_of_number(number)),
             }),
             // Some file systems have no locks.
             _ => Ok(file),
@@ -711,6 +1031,14 @@ impl SpannedTree {
         })
     }
 
+    /// The same also for the number behind all others, which is what lies apart.
+    fn path_of_number(&self, number: usize) -> PathBuf {
+        match self.layout.files.get(number) {
+            Some(file) => self.path_of(file),
+            None => self.root.join(record::apart_name(self.id)),
+        }
+    }
+
     fn path_of(&self, file: &SpannedFile) -> PathBuf {
         self.root.join(file.path.as_str())
     }
@@ -726,6 +1054,11 @@ impl SpannedTree {
     /// Ignores poison: nothing is behind this lock.
     fn syncing(&self) -> MutexGuard<'_, ()> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ignores poison: nothing is behind this lock.
+    fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores poison: no change under this lock is left half done.

@@ -20,8 +20,13 @@ end
 if rest ~= '' or ARGV[4] == '1' then
     return 0
 end
-if redis.call('HDEL', KEYS[3], ARGV[1]) == 1 then
+local entry = redis.call('HGET', KEYS[3], ARGV[1])
+if entry then
+    redis.call('HDEL', KEYS[3], ARGV[1])
     redis.call('ZREM', KEYS[2], ARGV[1])
+    if string.sub(entry, 1, 1) == '1' then
+        redis.call('HINCRBY', KEYS[1], 'complete', -1)
+    end
     if redis.call('HLEN', KEYS[3]) == 0 then
         redis.call('DEL', KEYS[1], KEYS[2], KEYS[4], KEYS[5])
         redis.call('HINCRBY', KEYS[7], 'contents', -1)

@@ -27,6 +27,10 @@ end
 if ARGV[3] == '1' then
     redis.call('HSET', KEYS[1], 'length', ARGV[6])
 end
+local had = known and string.sub(known, 1, 1) or '0'
+if had ~= ARGV[3] then
+    redis.call('HINCRBY', KEYS[1], 'complete', ARGV[3] == '1' and 1 or -1)
+end
 -- The revision is in the first 8 digits.
 if known and string.sub(known, 2, 9) > string.sub(ARGV[4], 1, 8) then
     redis.call('HSET', KEYS[3], ARGV[1], ARGV[3] .. string.sub(known, 2))

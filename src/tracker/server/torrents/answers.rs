@@ -54,7 +54,7 @@ impl Service {
     ) -> Result<TorrentAnswer, Refusal> {
         let stops = announce.event == Some(AnnounceEvent::Stopped);
         let Some(gate) = self.access.as_deref().filter(|_| !stops) else {
-            return self.announce_unasked(source, announce);
+            return self.announce_unasked(source, announce).await;
         };
         let who = who(source);
         let id = ContentId::of_torrent_v1(announce.info_hash.as_bytes());
@@ -66,10 +66,10 @@ impl Service {
             permitted = permits(gate, &who, id).await;
         }
         let outcome = match permitted {
-            Ok(()) => self.announce_unasked(source, announce),
+            Ok(()) => self.announce_unasked(source, announce).await,
             Err(refusal) => {
                 if refusal == Refusal::Denied {
-                    self.end(source, announce);
+                    self.end(source, announce).await;
                 }
                 self.count_unanswered(&refusal);
                 Err(refusal)
@@ -83,17 +83,14 @@ impl Service {
     }
 
     /// Answers an announce about which nobody is asked.
-    pub(super) fn announce_unasked(
+    pub(super) async fn announce_unasked(
         &self,
         source: &Source,
         announce: &TorrentAnnounce,
     ) -> Result<TorrentAnswer, Refusal> {
         let (timer, now) = (Timer::start(), now());
         let from = (&source.remote, source.local.as_ref());
-        // Who is remembered elsewhere is not served over these protocols.
-        let registry = self.registry.memory().ok_or(Refusal::Busy);
-        let outcome =
-            registry.and_then(|registry| registry.announce_as_member(now, from, announce));
+        let outcome = self.registry.announce(now, from, announce).await;
         self.record(timer, "announce");
         let (answer, membership) = outcome.inspect_err(|refusal| {
             debug!(%refusal, "announce refused");
@@ -116,11 +113,11 @@ impl Service {
     }
 
     /// Ends what somebody has announced.
-    fn end(&self, source: &Source, announce: &TorrentAnnounce) {
+    async fn end(&self, source: &Source, announce: &TorrentAnnounce) {
         let mut stop = announce.clone();
         stop.event = Some(AnnounceEvent::Stopped);
         // If it is gone already, that is fine.
-        let _ = self.announce_unasked(source, &stop);
+        let _ = self.announce_unasked(source, &stop).await;
     }
 
     /// Answers a scrape: the figures of those torrents that have owners, and of which
@@ -133,7 +130,7 @@ impl Service {
         torrents: &[InfoHashV1],
     ) -> Vec<Option<ScrapeFigures>> {
         let Some(gate) = self.access.as_deref() else {
-            return self.scrape_unasked(source, torrents);
+            return self.scrape_unasked(source, torrents).await;
         };
         let who = who(source);
         let allowed = torrents.iter().map(|hash| {
@@ -141,26 +138,28 @@ impl Service {
             gate.check(&who, AccessAction::List, Some(content))
         });
         let allowed = join_all(allowed).await;
-        let figures = self.scrape_unasked(source, torrents).into_iter();
-        let figures = figures.zip(allowed);
+        let figures = self.scrape_unasked(source, torrents).await;
+        let figures = figures.into_iter().zip(allowed);
         figures
             .map(|(figures, verdict)| figures.filter(|_| verdict.is_allowed()))
             .collect()
     }
 
     /// Answers a scrape about which nobody is asked.
-    pub(super) fn scrape_unasked(
+    pub(super) async fn scrape_unasked(
         &self,
         source: &Source,
         torrents: &[InfoHashV1],
     ) -> Vec<Option<ScrapeFigures>> {
         let timer = Timer::start();
-        let figures = match self.registry.memory() {
-            Some(registry) => registry.scrape(now(), &source.remote, torrents),
-            None => vec![None; torrents.len()],
-        };
+        let figures = self.registry.scrape(now(), &source.remote, torrents).await;
         self.record(timer, "scrape");
         figures
+    }
+
+    /// Whether an announce about which nobody is asked is answered at the first poll.
+    pub(super) fn answers_at_once(&self) -> bool {
+        self.access.is_none() && self.registry.memory().is_some()
     }
 
     /// How long the tracker has run.

@@ -21,15 +21,12 @@ use super::config::BindError;
 use super::service::Service;
 use crate::bittorrent::tracker::ConnectionIds;
 use crate::protocol::Addr;
-#[cfg(feature = "redis")]
-use crate::tracker::StoreError;
 use crate::transport::{StreamListener, StreamTransport, TcpTransport, TransportError};
 
 pub(super) use pace::Pace;
 
 /// Listens for clients over HTTP, and serves them until the tracker stops.
 pub(super) async fn serve_http(service: &Arc<Service>, addr: Addr) -> Result<Addr, BindError> {
-    check_store(service)?;
     let bound = TcpTransport::new().listen_for_streams(&addr).await;
     let listener = match unless_stopped(service, bound) {
         Ok(listener) => listener,
@@ -51,7 +48,6 @@ pub(super) async fn serve_udp(
     addr: Addr,
     key: [u8; 32],
 ) -> Result<Addr, BindError> {
-    check_store(service)?;
     let bound = bind_udp(&addr).await;
     let bound = bound.and_then(|socket| Ok((Addr::from(socket.local_addr()?), socket)));
     let (local, socket) = match unless_stopped(service, bound) {
@@ -76,17 +72,6 @@ fn warn_of_strangers(service: &Service, addr: &Addr) {
              who knows the hash of a torrent is told which members have it"
         );
     }
-}
-
-/// Clients are in the registry that is in the memory of the tracker, and nowhere else.
-fn check_store(service: &Service) -> Result<(), BindError> {
-    #[cfg(feature = "redis")]
-    if service.registry.memory().is_none() {
-        let what = "BitTorrent clients";
-        return Err(StoreError::Unsupported { what }.into());
-    }
-    let _ = service;
-    Ok(())
 }
 
 /// A tracker that stops serves nobody any more.

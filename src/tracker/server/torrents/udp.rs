@@ -9,9 +9,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::net::UdpSocket;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -26,7 +26,7 @@ use crate::tracker::registry::{TorrentAnnounce, TorrentAnswer};
 /// How many packets are read before other tasks have their turn.
 const BATCH: usize = 64;
 
-/// How many requests may wait for a policy, and how many of one host. Further ones are not
+/// How many requests may wait for a policy or a shared store, and how many of one host. Further ones are not
 /// answered, and come again: over UDP a client repeats what is not answered.
 const MAX_WAITING: usize = 256;
 const MAX_WAITING_OF_HOST: u32 = 16;
@@ -41,10 +41,10 @@ const HEAD_LEN: usize = 16;
 /// The length of an error without its text.
 const ERROR_HEAD_LEN: usize = 8;
 
-/// An answer that waits for a policy, and whom it is for.
+/// An answer that waits for a policy or a store, and whom it is for.
 type Answer<'a> = BoxFuture<'a, (SocketAddr, HostKey, Option<UdpResponse>)>;
 
-/// What waits for a policy.
+/// What waits for a policy or a store.
 #[derive(Default)]
 struct Waiting<'a> {
     answers: FuturesUnordered<Answer<'a>>,
@@ -154,14 +154,16 @@ impl Server {
             match self.step(&packet[..len], from) {
                 Step::Answer(answer) => self.send(&answer, from),
                 Step::Ignore => {}
-                Step::Ask(source, request) if self.service.access.is_none() => {
-                    let response = self.answer_unasked(&source, request);
-                    response.inspect(|response| self.send(&response.encode(), from));
+                Step::Ask(source, request) if self.service.answers_at_once() => {
+                    let response = self.answer(&source, request).now_or_never();
+                    if let Some(response) = response.flatten() {
+                        self.send(&response.encode(), from);
+                    }
                 }
                 Step::Ask(source, request) => {
                     let host = HostKey::of(&source.remote);
                     if !waiting.begins(&host) {
-                        debug!("too many requests wait for the policy");
+                        debug!("too many requests wait");
                         continue;
                     }
                     waiting.answers.push(Box::pin(async move {
@@ -241,30 +243,6 @@ impl Server {
         }
     }
 
-    fn answer_unasked(&self, source: &Source, request: UdpRequest) -> Option<UdpResponse> {
-        match request {
-            UdpRequest::Announce {
-                transaction_id,
-                announce,
-                ..
-            } => {
-                let announce = TorrentAnnounce::from(&announce);
-                let outcome = self.service.announce_unasked(source, &announce);
-                Some(announced(transaction_id, outcome))
-            }
-            UdpRequest::Scrape {
-                transaction_id,
-                info_hashes,
-                ..
-            } => {
-                let figures = self.service.scrape_unasked(source, &info_hashes);
-                Some(scraped(transaction_id, figures))
-            }
-            UdpRequest::Connect { .. } => None,
-        }
-    }
-
-    /// The same, if somebody is asked about it.
     async fn answer(&self, source: &Source, request: UdpRequest) -> Option<UdpResponse> {
         match request {
             UdpRequest::Announce {

@@ -27,7 +27,7 @@ fn open(root: &Path) -> (Common, Arc<SpannedTree>) {
     };
     let geometry = Geometry::of_torrent(LEN, OWN).unwrap();
     let of = (ContentId::of(b""), geometry);
-    let (tree, left) = SpannedTree::open(root.into(), layout, of, false).unwrap();
+    let (tree, left) = SpannedTree::open(root.into(), layout, of, false, Arc::default()).unwrap();
     let (common, tree) = (Common::new(), Arc::new(tree));
     let there = (&left.present, &left.verified);
     common.open_owner(Arc::clone(&tree), geometry, there);
@@ -212,7 +212,8 @@ fn guests_in_different_files_do_not_harm_each_other() {
     };
     let geometry = Geometry::of_torrent(LEN, OWN).unwrap();
     let of = (ContentId::of(b""), geometry);
-    let (tree, left) = SpannedTree::open(root.path().into(), layout, of, false).unwrap();
+    let (tree, left) =
+        SpannedTree::open(root.path().into(), layout, of, false, Arc::default()).unwrap();
     let (common, tree) = (Common::new(), Arc::new(tree));
     common.open_owner(Arc::clone(&tree), geometry, (&left.present, &left.verified));
     assert!(common.is_alone());
