@@ -148,6 +148,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         chunk().prop_map(PeerMessage::Suggest),
         chunk().prop_map(PeerMessage::DontHave),
         chunk().prop_map(PeerMessage::Coming),
+        Just(PeerMessage::Importing),
         block().prop_map(PeerMessage::Request),
         block().prop_map(PeerMessage::Cancel),
         block().prop_map(PeerMessage::Reject),
@@ -240,9 +241,14 @@ fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
             TrackerReply::Registered(Registered::new(token, epoch, heartbeat, listed))
         }),
         Just(TrackerReply::Done),
-        (id(), name(), content_len(), owners).prop_map(|(id, name, length, owners)| {
-            TrackerReply::Found(Found::new(id, name, length, owners))
-        }),
+        (id(), name(), content_len(), owners, any::<(bool, u16)>()).prop_map(
+            |(id, name, length, owners, (imports, importers))| {
+                let most = owners.len() as u16;
+                let mut found = Found::new(id, name, length, owners);
+                found.importers = imports.then_some(importers % (most + 1));
+                TrackerReply::Found(found)
+            }
+        ),
         vec((id(), content_len()), 0..=MAX_AMBIGUOUS).prop_map(TrackerReply::Ambiguous),
         refusal().prop_map(TrackerReply::Refused),
         btree_map(0..MAX_BATCH as u16, refusal(), 1..20).prop_map(|refused| {

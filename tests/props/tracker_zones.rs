@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bt_lite::protocol::{Refusal, Token, TrackerReply, TrackerRequest, ZoneTag};
+use bt_lite::protocol::{Found, OwnState, Refusal, Token, TrackerReply, TrackerRequest, ZoneTag};
 use bt_lite::tracker::RegistryConfig;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -54,6 +54,12 @@ fn three_of_four_owners_are_near_and_a_far_one_follows_each_few() {
     let asker = world.register(3, 1);
     let (_, all) = named(&mut world, &asker, 1);
     assert_eq!(all, 50);
+    for port in 0..8 {
+        // As many as fetch for the zone have asked before.
+        let other = world.register(3, 100 + port);
+        enter(&mut world, &other, 1);
+        world.found(&other, CONTENT);
+    }
     enter(&mut world, &asker, 1);
     let mut far = 0;
     for _ in 0..20 {
@@ -131,6 +137,85 @@ fn zone_of_a_token_that_is_unknown_is_refused() {
     };
     let reply = world.handle(&peer.addr, &request);
     assert_eq!(reply, TrackerReply::Refused(Refusal::UnknownToken));
+}
+
+/// A peer of zone 7 that wants the content.
+fn leecher(world: &mut World, port: u16) -> Peer {
+    let peer = world.register(1, port);
+    enter(world, &peer, 7);
+    peer
+}
+
+/// It has got the manifest, and is listed.
+fn announce(world: &mut World, peer: &Peer) {
+    let mut entry = crate::tracker_world::entry(CONTENT, "name");
+    entry.state = OwnState::Partial;
+    assert!(world.own_all(peer, vec![entry]).is_empty());
+}
+
+/// How many importers of its zone a peer is told of, if it is one.
+fn importers(world: &mut World, peer: &Peer) -> Option<u16> {
+    let found: Found = world.found(peer, CONTENT);
+    let named = usize::from(found.importers.unwrap_or(0));
+    let near = |addr: &str| addr.starts_with("10.0.0.1:");
+    let first = found.owners.iter().take(named);
+    assert!(first.clone().all(|o| near(o.addr.as_str()) && !o.complete));
+    found.importers
+}
+
+#[test]
+fn first_who_ask_are_importers_at_once_and_named_to_each_other_when_listed() {
+    let mut world = World::new(config());
+    owner(&mut world, 2, 1);
+    let peers: Vec<Peer> = (0..20).map(|port| leecher(&mut world, 1 + port)).collect();
+    let told = peers.iter().map(|peer| importers(&mut world, peer));
+    let told: Vec<Option<u16>> = told.collect();
+    assert_eq!(told[..8], [Some(0); 8]);
+    assert_eq!(told[8..], [None; 12]);
+    // Those that asked last are listed first.
+    peers
+        .iter()
+        .rev()
+        .for_each(|peer| announce(&mut world, peer));
+    let told = peers.iter().map(|peer| importers(&mut world, peer));
+    let told: Vec<Option<u16>> = told.collect();
+    assert_eq!(told[..8], [Some(7); 8]);
+    assert_eq!(told[8..], [None; 12]);
+    world.exit(&peers[0]);
+    let successors = peers[1..].iter().map(|peer| importers(&mut world, peer));
+    assert_eq!(successors.flatten().count(), 8);
+    world.registry.check_invariants();
+}
+
+#[test]
+fn answer_to_an_importer_is_written_as_the_codec_writes_it() {
+    let [mut one, mut other] = [0; 2].map(|_| World::new(config()));
+    for world in [&mut one, &mut other] {
+        owner(world, 2, 1);
+        for port in 1..4 {
+            let peer = leecher(world, port);
+            announce(world, &peer);
+        }
+    }
+    for name in [false, true] {
+        let asker = leecher(&mut one, 9 + u16::from(name));
+        assert_eq!(leecher(&mut other, 9 + u16::from(name)).token, asker.token);
+        let request = TrackerRequest::Need {
+            token: asker.token,
+            key: match name {
+                true => bt_lite::protocol::ContentKey::Name("name".parse().unwrap()),
+                false => crate::tracker_world::id(CONTENT).into(),
+            },
+            max_owners: 50,
+        };
+        let reply = one.handle(&asker.addr, &request);
+        assert!(matches!(&reply, TrackerReply::Found(found) if found.importers == Some(3)));
+        let mut bytes = Vec::new();
+        let (now, addr) = (other.now, &asker.addr);
+        let handled = other.registry.handle_into(now, addr, &request, &mut bytes);
+        assert!(handled.is_ok());
+        assert_eq!(bytes, reply.encode().unwrap().head.to_vec());
+    }
 }
 
 #[derive(Debug, Clone)]

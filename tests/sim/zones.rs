@@ -24,6 +24,8 @@ struct Crowd {
     round_trip: Duration,
     /// How many leechers of each zone leave, one after the other. Each is replaced.
     leavers: usize,
+    /// How many uplinks a line between two zones carries.
+    line: f64,
 }
 
 impl Crowd {
@@ -35,6 +37,7 @@ impl Crowd {
             hide: false,
             round_trip: Duration::ZERO,
             leavers: 0,
+            line: 2.0,
         }
     }
 
@@ -50,7 +53,7 @@ impl Crowd {
         let length = self.chunks * CHUNK;
         let mut swarm = Simulation::new(length, SwarmConfig::default(), seed);
         swarm.set_latency(self.round_trip / 2);
-        swarm.set_zone_lines(2.0 * UPLOAD);
+        swarm.set_zone_lines(self.line * UPLOAD);
         if self.hide {
             swarm.hide_zones();
         }
@@ -215,4 +218,16 @@ fn members_that_say_no_zone_are_near_everybody() {
     assert!(swarm.run(LIMIT), "all complete");
     let took = swarm.now().as_secs_f64();
     assert!(took < 1.3 * 6.4, "{took}");
+}
+
+#[test]
+fn narrow_lines_are_not_taken_for_importers_that_fail() {
+    let crowd = Crowd {
+        line: 0.5,
+        ..Crowd::new(4, 30, 200)
+    };
+    let (ratio, copies) = crowd.run(1);
+    let most = copies.iter().copied().fold(0.0, f64::max);
+    assert!(most < 1.4, "{copies:?}");
+    assert!(ratio < 1.75, "{ratio}");
 }

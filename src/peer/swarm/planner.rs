@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 use chunk_states::ChunkState;
 use deadlines::{Deadlines, Supply, UrgentChoice};
 use end_game::{TRY_AFTER, Takeover, takeover};
-use far::{ALONE, CLEARLY_SLOWER, FarRule, NEAR_PATIENCE, Nearness, PATIENCE};
+use far::{ALONE, CLEARLY_SLOWER, FLOWS, FarRule, NEAR_PATIENCE, Nearness, PATIENCE};
 use idle_links::IdleLinks;
 use ledger::Ledger;
 use request_windows::{RequestWindows, Room};
@@ -168,11 +168,11 @@ impl Planner {
         self.ledger.suspect(link);
     }
 
-    /// A link is in another zone. It is asked only if this peer [imports](Self::import), or near
+    /// A link is in another zone, with this number. It is asked only if this peer [imports](Self::import), or near
     /// links do not serve.
-    pub fn link_is_far(&mut self, now: Instant, link: LinkId) {
+    pub fn link_is_far(&mut self, now: Instant, link: LinkId, zone: u32) {
         self.served.get_or_insert(now);
-        self.ledger.link_is_far(now, link);
+        self.ledger.link_is_far(now, link, zone);
     }
 
     /// What this peer is called among those that fetch for its zone.
@@ -223,19 +223,21 @@ impl Planner {
         })
     }
 
-    /// How many far links owe something.
-    fn busy_far(&self) -> usize {
-        let sources = self.ledger.sources().values();
-        let busy = sources.filter(|source| source.is_far() && source.live_bytes() > 0);
-        busy.count()
+    /// On which line a far link is, and how many links on it owe something.
+    fn line_of(&self, link: LinkId) -> Option<(usize, usize)> {
+        let line = |source: &Source| source.far().map(|zone| zone as usize % FLOWS);
+        let sources = self.ledger.sources();
+        let here = sources.get(link).and_then(line)?;
+        let busy = |source: &&Source| line(source) == Some(here) && source.live_bytes() > 0;
+        Some((here, sources.values().filter(busy).count()))
     }
 
     /// Whether a far link may be asked while others owe something.
     fn has_room_far(&self, link: LinkId) -> bool {
         let source = self.ledger.sources().get(link);
         let is_busy = source.is_some_and(|source| source.live_bytes() > 0);
-        let far = self.ledger.far();
-        is_busy || far.is_none_or(|far| far.has_room(self.busy_far()))
+        let far = self.ledger.far().zip(self.line_of(link));
+        is_busy || far.is_none_or(|(far, (line, busy))| far.has_room(line, busy))
     }
 
     /// Whether near links together are slower than a far one. Where links take turns, each has a
@@ -457,12 +459,11 @@ impl Planner {
         if self.served.is_some() {
             (self.served, self.is_vain) = (Some(now), false);
         }
-        let is_far = self.ledger.sources().get(link).is_some_and(Source::is_far);
-        if let (true, Some(took)) = (is_far, took) {
-            let busy = self.busy_far();
-            if let Some(far) = self.ledger.far_mut() {
-                far.delivered(now, took, busy);
-            }
+        let line = self.line_of(link).filter(|_| self.ledger.far().is_some());
+        if let (Some((line, busy)), Some(took)) = (line, took)
+            && let Some(far) = self.ledger.far_mut()
+        {
+            far.delivered(now, line, took, busy);
         }
         if let Some(took) = took {
             self.restraints.delivered(now, block.len.into(), took);
@@ -495,10 +496,11 @@ impl Planner {
         }
         let first = self.restraints.first_silence();
         let (silent, released) = self.silences.handle_timeout(now, &mut self.ledger, first);
-        let is_far = |link: &LinkId| self.ledger.sources().get(*link).is_some_and(Source::is_far);
-        let lost = silent.iter().any(is_far);
-        if let Some(far) = self.ledger.far_mut().filter(|_| lost) {
-            far.was_silent(now);
+        for &link in &silent {
+            let line = self.line_of(link);
+            if let (Some((line, _)), Some(far)) = (line, self.ledger.far_mut()) {
+                far.was_silent(now, line);
+            }
         }
         (silent, released)
     }

@@ -379,6 +379,9 @@ impl Catalog {
             });
         self.zones
             .set(content_number, ownership, listing.zone, complete);
+        if let Some(zone) = listing.zone.filter(|_| !complete) {
+            self.zones.listed((content_number, zone), ownership, addr);
+        }
         self.set_also(ownership, listing.also.as_ref());
     }
 
@@ -585,6 +588,15 @@ impl Catalog {
             }
         }
         let mut importers = None;
+        let mut imports = false;
+        if let (Some(zone), Some(addr)) = (asker.zone, &asker.listens) {
+            let is_asker = |ownership: &u32| {
+                let pos = self.ownerships.pos(*ownership);
+                pos != UNLISTED && is_at(content.owners.at(pos), addr, &self.texts)
+            };
+            let mut first = self.zones.importers(number, zone).iter();
+            imports = first.any(is_asker) || self.zones.appoint(now, (number, zone), addr);
+        }
         self.picks.clear();
         let mut is_plain = self.also.is_empty();
         if wanted != (0, 0) {
@@ -598,12 +610,7 @@ impl Catalog {
                     let pos = ownerships.pos(ownership);
                     (pos != UNLISTED).then(|| content.owners.at(pos))
                 };
-                let is_asker = |owner: &Owner| {
-                    let listens = asker.listens.as_ref();
-                    listens.is_some_and(|addr| is_at(owner, addr, &self.texts))
-                };
                 let first = zones.importers(number, zone).iter().copied();
-                let imports = first.clone().filter_map(owner).any(is_asker);
                 if imports {
                     let others = first.filter_map(owner).take(all);
                     others.for_each(|owner| near += usize::from(picker.take(owner)));

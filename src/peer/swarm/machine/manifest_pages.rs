@@ -175,8 +175,8 @@ fn add_links(parts: &mut Parts, now: Instant, mut transfer: Transfer) -> Transfe
         if parts.book.is_suspect(now, &link.info.host) {
             transfer.planner.suspect(id);
         }
-        if link.is_far_from(parts.zone) {
-            transfer.planner.link_is_far(now, id);
+        if let Some(zone) = link.zone.filter(|_| link.is_far_from(parts.zone)) {
+            transfer.planner.link_is_far(now, id, zone.number());
         }
         if let Some(peer) = link.info.peer.filter(|_| link.imports) {
             transfer

@@ -40,19 +40,19 @@ pub(super) fn use_zone(parts: &mut Parts, now: Instant, id: LinkId) {
     let Some(link) = parts.links.get(id) else {
         return;
     };
-    let is_far = link.is_far_from(parts.zone);
+    let far = link.zone.filter(|_| link.is_far_from(parts.zone));
     let name = link.info.peer.as_ref().filter(|_| link.imports);
     let name = name.map(name_of);
     let Some(planner) = parts.planner() else {
         return;
     };
-    if is_far {
-        planner.link_is_far(now, id);
+    if let Some(zone) = far {
+        planner.link_is_far(now, id, zone.number());
     }
     if let Some(name) = name {
         planner.link_imports(now, id, name);
     }
-    if is_far || name.is_some() {
+    if far.is_some() || name.is_some() {
         parts.ask_queue.wake(id);
     }
 }
@@ -71,10 +71,10 @@ pub(super) fn is_far(parts: &Parts, id: LinkId) -> bool {
     link.is_some_and(|link| link.is_far_from(parts.zone))
 }
 
-/// Whether a tracker has to say whether this peer fetches for its zone. It knows as soon as the
-/// peer is announced, which is after the first search.
+/// Whether a tracker has to say whether this peer fetches for its zone, and who else does. It
+/// knows that for certain as soon as all are announced, which is after the first search.
 pub(super) fn wants_role(parts: &Parts) -> bool {
-    let waits = parts.zone.is_some() && !parts.imports && !parts.role_asked;
+    let waits = parts.zone.is_some() && !parts.role_asked && !parts.is_paused();
     waits && matches!(parts.phase, Phase::Transfer(_))
 }
 

@@ -45,14 +45,20 @@ const MAX_RIVALS: usize = 16;
 /// round trips each time, so that no two take it.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How many far links an importer asks at a time at first. Where nothing is known of the line, all
-/// importers of a zone together ask for some tens of chunks.
-const FIRST_WINDOW: f64 = 4.0;
+/// How many links with one zone an importer asks at a time at first. Where nothing is known of
+/// the line, all importers of a zone together ask for a few tens of chunks.
+const FIRST_WINDOW: f64 = 2.0;
+
+/// How many it asks at least, however long the queue is.
+const LEAST_WINDOW: f64 = 1.0;
 
 /// A line between zones has a long queue if a block takes so many times as long as the quickest,
 /// and this much longer.
 const QUEUED: u32 = 4;
 const QUEUE: Duration = Duration::from_millis(500);
+
+/// Of so many other zones the lines are told apart. If there are more, some share what is asked.
+pub(super) const FLOWS: usize = 16;
 
 /// What is left of the window then, as CUBIC has it (RFC 9438).
 const CUT: f64 = 0.7;
@@ -103,7 +109,8 @@ pub(super) struct FarRule {
     untold: Vec<ChunkIndex>,
     /// For how long a claim counts.
     claim: Duration,
-    flow: Flow,
+    /// What is asked of each other zone at a time, by its number: each has a line of its own.
+    flows: [Flow; FLOWS],
 }
 
 /// Another importer.
@@ -124,7 +131,7 @@ impl Rival {
 
 /// How much is asked of far links at a time. Lines between zones are shared by many, and a line
 /// with a long queue makes requests time out that are under way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Flow {
     /// How many far links may owe something.
     window: f64,
@@ -132,6 +139,8 @@ struct Flow {
     base: Option<Duration>,
     /// The window is not cut again before.
     cut_until: Instant,
+    /// How long a block took lately, as a smoothed mean.
+    typical: Option<Duration>,
 }
 
 impl Flow {
@@ -139,6 +148,8 @@ impl Flow {
     fn delivered(&mut self, now: Instant, took: Duration, busy: usize) {
         let base = self.base.map_or(took, |base| base.min(took));
         self.base = Some(base);
+        let before = self.typical.unwrap_or(took);
+        self.typical = Some((before * 7 + took) / 8);
         if took > base * QUEUED + QUEUE {
             self.cut(now, took);
         } else if busy as f64 + 1.0 >= self.window {
@@ -148,7 +159,7 @@ impl Flow {
 
     fn cut(&mut self, now: Instant, took: Duration) {
         if now >= self.cut_until {
-            self.window = (self.window * CUT).max(FIRST_WINDOW / 2.0);
+            self.window = (self.window * CUT).max(LEAST_WINDOW);
             self.cut_until = now + took;
         }
     }
@@ -194,11 +205,12 @@ impl FarRule {
             mine: Bitfield::none(chunks),
             untold: Vec::new(),
             claim: slow + CLAIM,
-            flow: Flow {
+            flows: [Flow {
                 window: FIRST_WINDOW,
                 base: None,
                 cut_until: now,
-            },
+                typical: None,
+            }; FLOWS],
         }
     }
 
@@ -322,9 +334,15 @@ impl FarRule {
             return;
         }
         rival.claims += 1;
-        let until = now + self.claim;
+        let until = now + self.claim + self.typical() * 2;
         self.claims.insert(chunk, Claim { link, until });
         self.refresh(chunk);
+    }
+
+    /// How long a block takes lately on the slowest line.
+    fn typical(&self) -> Duration {
+        let typical = self.flows.iter().filter_map(|flow| flow.typical);
+        typical.max().unwrap_or_default()
     }
 
     /// A claim is over: it has come to nothing, or not.
@@ -364,18 +382,18 @@ impl FarRule {
     }
 
     /// A far link has sent a block, so long after it was asked, while so many owed something.
-    pub(super) fn delivered(&mut self, now: Instant, took: Duration, busy: usize) {
-        self.flow.delivered(now, took, busy);
+    pub(super) fn delivered(&mut self, now: Instant, zone: usize, took: Duration, busy: usize) {
+        self.flows[zone % FLOWS].delivered(now, took, busy);
     }
 
     /// A far link was silent for so long.
-    pub(super) fn was_silent(&mut self, now: Instant) {
-        self.flow.cut(now, QUEUE);
+    pub(super) fn was_silent(&mut self, now: Instant, zone: usize) {
+        self.flows[zone % FLOWS].cut(now, QUEUE);
     }
 
     /// Whether one more far link may be asked while so many owe something.
-    pub(super) fn has_room(&self, busy: usize) -> bool {
-        (busy as f64) < self.flow.window.floor()
+    pub(super) fn has_room(&self, zone: usize, busy: usize) -> bool {
+        (busy as f64) < self.flows[zone % FLOWS].window.floor()
     }
 
     // Time.

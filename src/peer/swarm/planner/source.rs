@@ -59,8 +59,8 @@ pub(super) struct Source {
     wanted: u32,
     /// Whether it has said what it has.
     announced: bool,
-    /// It is in another zone.
-    is_far: bool,
+    /// The number of the other zone that it is in.
+    far: Option<u32>,
     /// It rejected a chunk that it claimed to have. From then on it never
     /// counts as a seeder.
     unreliable: bool,
@@ -103,7 +103,7 @@ impl Source {
             candidates: 0,
             wanted: 0,
             announced: false,
-            is_far: false,
+            far: None,
             unreliable: false,
             rejections: 0,
             choked: false,
@@ -154,12 +154,17 @@ impl Source {
 
     /// Whether it is in another zone.
     pub(super) fn is_far(&self) -> bool {
-        self.is_far
+        self.far.is_some()
     }
 
-    /// It is in another zone.
-    pub(super) fn set_far(&mut self) {
-        self.is_far = true;
+    /// The number of the other zone that it is in.
+    pub(super) fn far(&self) -> Option<u32> {
+        self.far
+    }
+
+    /// It is in another zone, with this number.
+    pub(super) fn set_far(&mut self, zone: u32) {
+        self.far = Some(zone);
     }
 
     /// It has said what it has.

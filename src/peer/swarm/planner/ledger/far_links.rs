@@ -12,7 +12,7 @@ use crate::content::ChunkIndex;
 
 impl Ledger {
     /// A link is in another zone. O(links * chunks) for the first one.
-    pub(in super::super) fn link_is_far(&mut self, now: Instant, link: LinkId) {
+    pub(in super::super) fn link_is_far(&mut self, now: Instant, link: LinkId, zone: u32) {
         let is_news = self
             .sources
             .get(link)
@@ -20,7 +20,7 @@ impl Ledger {
         if !is_news {
             return;
         }
-        self.sources.update(link, Source::set_far);
+        self.sources.update(link, |source| source.set_far(zone));
         if let Some(far) = &mut self.far {
             far.near_had(self.sources.has(link));
             far.rival_removed(link);
