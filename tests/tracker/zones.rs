@@ -1,5 +1,7 @@
 //! Clients say in which zone they are, and are told of near owners first.
 
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
 use std::time::Duration;
 
 use bt_lite::Zone;
