@@ -36,6 +36,8 @@ struct One {
     links: u64,
     sent: Vec<(LinkId, PeerMessage)>,
     dropped: Vec<(LinkId, DropReason)>,
+    /// How often the trackers were asked. They name nobody.
+    searches: u32,
 }
 
 impl One {
@@ -49,6 +51,7 @@ impl One {
             links: 0,
             sent: Vec::new(),
             dropped: Vec::new(),
+            searches: 0,
         }
     }
 
@@ -124,6 +127,10 @@ impl One {
                     self.sent.push((link, message));
                     self.swarm.messages_sent(now, link, 1, 0);
                 }
+                Output::FindOwners => {
+                    self.searches += 1;
+                    self.swarm.owners_found(now, []);
+                }
                 Output::Drop { link, reason } => self.dropped.push((link, reason)),
                 Output::Open(manifest) => {
                     let none = Bitfield::none(manifest.geometry().chunks());
@@ -185,6 +192,23 @@ fn zone_is_said_once_before_anything_else_and_only_if_there_is_one() {
         let marked = said.iter().position(|said| *said == mark(here()));
         assert_eq!(marked.is_some(), zone.is_some());
         assert!(marked.is_none_or(|marked| marked + 1 == greeted.unwrap()));
+    }
+}
+
+#[test]
+fn trackers_are_asked_once_more_for_the_role_when_the_manifest_is_here() {
+    for zone in [None, Some(here())] {
+        let mut one = One::new(&SMALL[4], zone);
+        one.passes(Duration::ZERO);
+        assert_eq!(one.searches, 1);
+        one.knows_the_manifest();
+        // So many that no others are wanted.
+        for _ in 0..40 {
+            let link = one.up(zone);
+            one.has(link, [0]);
+        }
+        one.passes(Duration::from_secs(3));
+        assert_eq!(one.searches, 1 + u32::from(zone.is_some()));
     }
 }
 
