@@ -5,7 +5,8 @@
 //! of a file already is taken for that file, and is read; it is changed only if the user
 //! wants that. Which chunks are right is recorded with each commit, so that nobody has to
 //! verify them again whose files have not changed. Files that are not wanted are not made: what
-//! lies in them of chunks that others need lies [apart](super::apart). Symbolic links are made at the end, when what they refer to is there.
+//! lies in them of chunks that others need lies [apart](super::apart). Symbolic links are made
+//! at the end, when what they refer to is there.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::TryLockError;
