@@ -16,8 +16,9 @@ use crate::storage::{Blob, StorageError};
 pub(in crate::peer) const INLINE_HASH_LEN: usize = 64 << 10;
 
 /// How many parts of a content are read or hashed at once at most, whatever the number of
-/// cores: this times [`PART_LEN`] is the memory that it takes.
-const MAX_AT_ONCE: usize = 32;
+/// cores: this times [`PART_LEN`] is the memory that it takes. Some more cores would wait for
+/// the memory that all of them read.
+const MAX_AT_ONCE: usize = 16;
 
 /// Why a blob has no manifest.
 pub(in crate::peer) enum HashError {
