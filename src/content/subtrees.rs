@@ -41,10 +41,39 @@ pub(crate) fn hash_part(geometry: &Geometry, offset: u64, part: &[u8]) -> Vec<Ch
     hashed.collect()
 }
 
-/// The hashes of chunks, from those of their parts in order.
-pub(crate) fn chunk_hashes(geometry: &Geometry, of_parts: &[ChunkHash]) -> Vec<ChunkHash> {
-    let parts = geometry.chunk_len().div_ceil(PART_LEN) as usize;
-    of_parts.chunks(parts).map(subtree).collect()
+/// Joins the hashes of parts, which come in order, to those of chunks.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    parts_of_chunk: usize,
+    /// Those of the chunk that is not whole yet.
+    parts: Vec<ChunkHash>,
+    chunks: Vec<ChunkHash>,
+}
+
+impl Joined {
+    pub(crate) fn new(geometry: &Geometry) -> Self {
+        Self {
+            parts_of_chunk: geometry.chunk_len().div_ceil(PART_LEN) as usize,
+            parts: Vec::new(),
+            chunks: Vec::with_capacity(geometry.chunks() as usize),
+        }
+    }
+
+    /// Adds what [`hash_part`] says of the next part.
+    pub(crate) fn add(&mut self, hashes: Vec<ChunkHash>) {
+        for hash in hashes {
+            self.parts.push(hash);
+            if self.parts.len() == self.parts_of_chunk {
+                self.chunks.push(subtree(&self.parts));
+                self.parts.clear();
+            }
+        }
+    }
+
+    /// The hashes of the chunks that are whole.
+    pub(crate) fn finish(self) -> Vec<ChunkHash> {
+        self.chunks
+    }
 }
 
 #[cfg(test)]
@@ -68,8 +97,9 @@ mod tests {
         });
         let mut hashed: Vec<_> = hashed.collect();
         hashed.reverse();
-        let hashes = chunk_hashes(&geometry, &hashed.concat());
-        let mut builder = ManifestBuilder::behind(geometry, hashes);
+        let mut joined = Joined::new(&geometry);
+        hashed.into_iter().for_each(|hashes| joined.add(hashes));
+        let mut builder = ManifestBuilder::behind(geometry, joined.finish());
         let behind = builder.hashed() as usize;
         assert!(content.len() - behind <= (PART_LEN + geometry.chunk_len()) as usize);
         builder
@@ -115,11 +145,11 @@ mod tests {
         let at = 5 * MAX_CHUNK_LEN;
         let of_parts = (at..).step_by(PART_LEN as usize);
         let of_parts = of_parts.zip(chunk.chunks(PART_LEN as usize));
-        let of_parts = of_parts.flat_map(|(at, part)| hash_part(&geometry, at, part));
-        let hashes = chunk_hashes(&geometry, &of_parts.collect::<Vec<_>>());
+        let mut joined = Joined::new(&geometry);
+        of_parts.for_each(|(at, part)| joined.add(hash_part(&geometry, at, part)));
         let mut whole = Hasher::new();
         whole.set_input_offset(at);
         whole.update(&chunk);
-        assert_eq!(hashes, [whole.finalize_non_root()]);
+        assert_eq!(joined.finish(), [whole.finalize_non_root()]);
     }
 }

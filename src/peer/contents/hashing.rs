@@ -2,23 +2,33 @@
 
 use std::num::NonZero;
 use std::ops::Range;
+use std::pin::pin;
+use std::sync::LazyLock;
 use std::thread;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::content::subtrees::{self, PART_LEN};
-use crate::content::{ChunkHash, Geometry, Manifest, ManifestBuilder, ManifestError};
+use crate::content::subtrees::{self, Joined, PART_LEN};
+use crate::content::{Geometry, Manifest, ManifestBuilder, ManifestError};
 use crate::storage::{Blob, StorageError};
 
 /// Up to this many bytes are hashed on the calling thread. That takes less
 /// time than to find another thread, and keeps small runs deterministic.
 pub(in crate::peer) const INLINE_HASH_LEN: usize = 64 << 10;
 
-/// How many parts of a content are read or hashed at once at most, whatever the number of
+/// How many parts of one content are read or hashed at once at most, whatever the number of
 /// cores: this times [`PART_LEN`] is the memory that it takes. Some more cores would wait for
 /// the memory that all of them read.
 const MAX_AT_ONCE: usize = 16;
+
+/// How many parts of one content are read or hashed at once: twice as many as there are cores,
+/// so that a part is there when a core is free. Some are being read, and some are on their way
+/// from one thread to another.
+static AT_ONCE: LazyLock<usize> = LazyLock::new(|| {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    (2 * cores + 2).min(MAX_AT_ONCE)
+});
 
 /// Why a blob has no manifest.
 pub(in crate::peer) enum HashError {
@@ -36,10 +46,6 @@ pub(in crate::peer) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, Ha
 async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
     let geometry =
         Geometry::of(blob.length()).map_err(|error| HashError::Manifest(error.into()))?;
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    // Twice as many, so that a part is there when a core is free: some are being read, and some
-    // are on their way from one thread to another.
-    let at_once = (2 * cores + 2).min(MAX_AT_ONCE);
     let hashed = stream::iter(subtrees::parts(&geometry)).map(|part| async move {
         let bytes = read(blob, &geometry, part.clone()).await?;
         let hashes = hash(bytes.len(), move || {
@@ -47,15 +53,22 @@ async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
         });
         Ok(hashes.await)
     });
-    let hashed: Vec<Vec<ChunkHash>> = hashed.buffered(at_once).try_collect().await?;
-    let hashes = subtrees::chunk_hashes(&geometry, &hashed.concat());
-    let mut builder = ManifestBuilder::behind(geometry, hashes);
-    let end = geometry.length();
-    for start in (builder.hashed()..end).step_by(PART_LEN as usize) {
+    let mut hashed = pin!(hashed.buffered(*AT_ONCE));
+    let mut joined = Joined::new(&geometry);
+    while let Some(hashes) = hashed.try_next().await? {
+        joined.add(hashes);
+    }
+    let mut builder = ManifestBuilder::behind(geometry, joined.finish());
+    // Also of an empty content something is read: then it is known that it has not changed.
+    loop {
+        let (start, end) = (builder.hashed(), geometry.length());
         let bytes = read(blob, &geometry, start..end.min(start + PART_LEN)).await?;
         let len = bytes.len();
         let add = move || builder.update(&bytes).map(|()| builder);
         builder = hash(len, add).await.map_err(HashError::Manifest)?;
+        if builder.hashed() >= end {
+            break;
+        }
     }
     builder.finish().map_err(HashError::Manifest)
 }

@@ -86,7 +86,7 @@ impl RequestWindows {
         match has_room {
             false => Room::None,
             true if !self.is_alone(source) => Room::Now,
-            true if urgent.is_empty() => match source.rests(&self.config, window) {
+            true if urgent.is_empty() => match source.rests(ledger.layout(), window) {
                 true => Room::None,
                 false => Room::Now,
             },

@@ -484,9 +484,13 @@ impl Source {
         self.live_bytes < window.min(config.max_window).max(2 * block_len)
     }
 
-    /// Whether it owes more than a part of its window since it was full.
-    pub(super) fn rests(&self, config: &PlannerConfig, window: u64) -> bool {
-        let window = window.min(config.max_window);
+    /// Whether it still owes more than a part of its window since it was full.
+    ///
+    /// The window is at least two blocks, as in [`has_room`](Self::has_room), so that one is on
+    /// its way when the next is asked for. It is not bounded by `max_window`: where that is less
+    /// than the line carries in two round trips, the link never rests.
+    pub(super) fn rests(&self, layout: &BlockLayout, window: u64) -> bool {
+        let window = window.max(2 * layout.block_len());
         self.is_full && self.live_bytes > window - window / REST
     }
 
