@@ -189,6 +189,36 @@ async fn what_lies_apart_is_used_after_a_restart() {
     assert!(!there.path().join("folder/c").exists());
 }
 
+/// Its first piece has bytes of the file before, which stays: that piece is not whole any more.
+#[tokio::test]
+async fn file_that_the_user_has_removed_is_not_taken_to_lie_apart() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let options = TorrentOptions::new()
+        .directory(there.path())
+        .peer(addr(&seeds));
+    let both = options.clone().file(FIRST).file(B);
+    fetches.add(&metainfo, both).unwrap().await.unwrap();
+    fetcher.shutdown().await;
+    fs::remove_file(there.path().join("folder/b")).unwrap();
+
+    let fetcher = peer().await;
+    let fetches = session(&fetcher).await;
+    let mut download = fetches.add(&metainfo, options.file(FIRST)).unwrap();
+    (&mut download).await.unwrap();
+    assert_eq!(download.progress().downloaded, PIECE_LEN);
+    let files = fetches.files(&id(&metainfo)).unwrap();
+    files.select(&FileChoice::none().file(B)).unwrap();
+    assert!(files.complete().await);
+    assert_same(here.path(), there.path(), "a/first");
+    assert_same(here.path(), there.path(), "b");
+}
+
 /// Copies what is there, as a kill at that moment would leave it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

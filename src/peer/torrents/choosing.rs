@@ -108,6 +108,10 @@ impl Choosing {
                 Ok(()) => any = true,
                 Err(error) => {
                     tracing::warn!(%error, "not in the torrent");
+                    if change == Change::Only {
+                        // What was asked for since is wanted, and nothing else.
+                        state.choose_none();
+                    }
                     failed.get_or_insert(error);
                 }
             }
@@ -160,6 +164,12 @@ impl State {
             };
         }
         Ok(())
+    }
+
+    fn choose_none(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.chosen.fill(false);
+        }
     }
 
     /// Whether some file is not wanted, as far as that is known.

@@ -50,6 +50,9 @@ pub(super) struct SpannedTree {
     /// Held while files are made durable and get their times: one that is finished keeps its
     /// time.
     syncing: Mutex<()>,
+    /// The chunks that are recorded as right and durable in this run: once they are, they stay
+    /// so.
+    durable: Mutex<Bitfield>,
     /// Held while something is written that lies apart, or gets a file of its own.
     moving: Mutex<()>,
     /// The first file that was not complete, and the one for what lies apart, locked against
@@ -151,6 +154,7 @@ impl SpannedTree {
             }),
             layout,
             syncing: Mutex::default(),
+            durable: Mutex::new(Bitfield::none(geometry.chunks())),
             moving: Mutex::default(),
             locks: Vec::new(),
         };
@@ -243,9 +247,10 @@ impl SpannedTree {
             let stamp = files.stamps[file].map(|stamp| stamp.modified);
             stamp.is_some() && Some(&stamp) == record.modified.get(file)
         };
-        let apart_stands = stands(self.layout.files.len());
-        let is_same = |file: usize, chunk| match states[file] {
-            State::Apart => apart_stands && self.borders.contains(chunk),
+        // What lay in a file of its own then, and lies nowhere now, is no different from what lies
+        // apart. So that is always verified: it is little.
+        let is_same = |file: usize, _| match states[file] {
+            State::Apart => false,
             _ => has(file) && stands(file),
         };
         // Of files that have not changed, what is recorded is there, and nothing else.
@@ -294,9 +299,14 @@ impl SpannedTree {
     /// Records that these chunks are right and durable. Without a record they are verified
     /// the next time, so it is no error if it cannot be written.
     fn record(&self, verified: &Bitfield) {
+        // Held until it is written, so that no older record replaces a newer one.
+        let mut durable = self.durable();
+        verified.iter().for_each(|chunk| {
+            durable.insert(chunk);
+        });
         let bytes = {
             let files = self.files();
-            let (verified, unsure) = (verified.clone(), files.unsure.clone());
+            let (verified, unsure) = (durable.clone(), files.unsure.clone());
             let count = self.layout.files.len() + usize::from(files.has_apart);
             let stamps = &files.stamps[..count];
             let bytes = SpanRecord::new(verified, unsure, stamps).encode(self.id);
@@ -1060,6 +1070,11 @@ impl SpannedTree {
     /// Ignores poison: nothing is behind this lock.
     fn moving(&self) -> MutexGuard<'_, ()> {
         self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ignores poison: what is in it is durable.
+    fn durable(&self) -> MutexGuard<'_, Bitfield> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores poison: no change under this lock is left half done.
