@@ -418,8 +418,9 @@ impl Common {
             // Under the same lock: whoever writes there from now on compares.
             this.claims.insert(range.clone());
         }
-        if good && !is_evicted && !stands {
-            // It was read too early, and is looked at again when all of it is written.
+        if !is_evicted && !stands {
+            // It was read too early, so that says nothing. It is looked at again when all of it
+            // is written.
             this.overwritten.remove(&range);
             if state.is_proven(side, &range)
                 && let Some(this) = state.side_mut(side)
@@ -428,7 +429,7 @@ impl Common {
             }
         }
         let differ: Vec<_> = match (good, side) {
-            (false, _) if !state.is_proven(side, &range) => Vec::new(),
+            (false, _) if !stands || !state.is_proven(side, &range) => Vec::new(),
             (false, Side::Guest(number)) => vec![number],
             // Which of them it is cannot be told.
             (false, Side::Owner) => {

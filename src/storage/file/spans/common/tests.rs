@@ -168,6 +168,26 @@ fn what_was_there_and_was_written_over_is_not_taken_for_verified() {
 }
 
 #[test]
+fn what_was_read_before_another_has_written_over_it_does_not_end_the_pair() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("f.bt_lite-part"), vec![1; LEN as usize]).unwrap();
+    let (common, tree) = open(root.path());
+    let guest = Side::Guest(ONLY);
+    // While the guest hashes what was there before.
+    assert!(write(&common, &tree, Side::Owner, 0..OWN, 2));
+    assert_eq!(numbers(common.take_found(guest)), [0, 1]);
+    assert!(!common.checked(guest, ChunkIndex(0), false));
+    assert_eq!(common.eviction(guest), None);
+    assert_eq!(numbers(common.take_found(guest)), [0]);
+    assert!(common.checked(guest, ChunkIndex(0), true));
+    // The other chunk was read again, and is what the owner has written.
+    assert!(!common.checked(guest, ChunkIndex(1), false));
+    assert_eq!(numbers(common.take_found(guest)), [1]);
+    assert!(!common.checked(guest, ChunkIndex(1), false));
+    assert!(common.eviction(guest).is_some());
+}
+
+#[test]
 fn record_tells_what_only_the_guest_has_verified() {
     let root = tempfile::tempdir().unwrap();
     let (common, tree) = open(root.path());
