@@ -9,8 +9,9 @@ use bt_lite::bittorrent::{
     FileChoice, Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError,
     TorrentFileProgress, TorrentOptions, TorrentSession,
 };
-use bt_lite::{ContentId, ContentLimits, ContentState, DownloadError, DownloadEvent};
+use bt_lite::{ContentId, ContentLimits, ContentState, DownloadError, DownloadEvent, Peer};
 use futures::{FutureExt, StreamExt};
+use tempfile::TempDir;
 
 use crate::raw_peer::{RawPeer, handshake};
 use crate::sessions::{addr, check_files, peer, session, torrent, write_files};
@@ -22,6 +23,36 @@ const FIRST: usize = 0;
 const NONE: usize = 1;
 const B: usize = 2;
 const LARGE: usize = 3;
+
+/// An owner that has all of the files, and somebody who has nothing of them yet.
+struct Scene {
+    here: TempDir,
+    there: TempDir,
+    metainfo: Metainfo,
+    owner: Peer,
+    seeds: TorrentSession,
+    fetcher: Peer,
+    fetches: TorrentSession,
+}
+
+async fn scene(format: MetainfoFormat) -> Scene {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), format);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    }
+}
 
 /// Everything in a directory, hidden things left out.
 fn found(root: &Path) -> BTreeSet<String> {
@@ -68,13 +99,15 @@ fn id(metainfo: &Metainfo) -> ContentId {
 
 #[tokio::test]
 async fn chosen_files_alone_are_fetched_and_more_of_them_later() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new().directory(there.path()).path("b");
     let options = options.peer(addr(&seeds));
     let mut download = fetches.add(&metainfo, options).unwrap();
@@ -127,13 +160,15 @@ async fn chosen_files_alone_are_fetched_and_more_of_them_later() {
 }
 
 async fn some_travel(format: MetainfoFormat) {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), format);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(format).await;
     let options = TorrentOptions::new().directory(there.path());
     let options = options.path("a/").path("c/d/large").peer(addr(&seeds));
     fetches.add(&metainfo, options).unwrap().await.unwrap();
@@ -157,13 +192,15 @@ async fn files_of_a_torrent_of_version_2_are_chosen() {
 
 #[tokio::test]
 async fn what_lies_apart_is_used_after_a_restart() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new().directory(there.path()).file(B);
     let from_peer = options.clone().peer(addr(&seeds));
     fetches.add(&metainfo, from_peer).unwrap().await.unwrap();
@@ -192,13 +229,15 @@ async fn what_lies_apart_is_used_after_a_restart() {
 /// Its first piece has bytes of the file before, which stays: that piece is not whole any more.
 #[tokio::test]
 async fn file_that_the_user_has_removed_is_not_taken_to_lie_apart() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new()
         .directory(there.path())
         .peer(addr(&seeds));
@@ -217,6 +256,8 @@ async fn file_that_the_user_has_removed_is_not_taken_to_lie_apart() {
     assert!(files.complete().await);
     assert_same(here.path(), there.path(), "a/first");
     assert_same(here.path(), there.path(), "b");
+    owner.shutdown().await;
+    fetcher.shutdown().await;
 }
 
 /// Copies what is there, as a kill at that moment would leave it.
@@ -236,13 +277,16 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn kill_in_the_middle_leaves_what_the_next_one_goes_on_with() {
-    let [here, there, killed] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new().files("2-3".parse().unwrap());
     let slow = ContentLimits::default().download(256 << 10);
     let slowly = options.clone().limits(slow).peer(addr(&seeds));
@@ -295,13 +339,15 @@ async fn torrent_of_which_nothing_is_wanted_waits_and_an_empty_file_is_made_at_o
 
 #[tokio::test]
 async fn what_the_torrent_does_not_have_is_a_typed_error() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new().directory(there.path());
     let add = |options| fetches.add(&metainfo, options).map(|_| ());
     let no_file = |file| Err(TorrentError::NoSuchFile { file, files: 4 });
@@ -346,13 +392,15 @@ async fn what_the_torrent_does_not_have_is_a_typed_error() {
 
 #[tokio::test]
 async fn whoever_joins_waits_for_its_own_files_as_well() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let options = TorrentOptions::new().directory(there.path());
     let first = options.clone().file(FIRST).peer(addr(&seeds));
     let first = fetches.add(&metainfo, first).unwrap();
@@ -369,13 +417,15 @@ async fn whoever_joins_waits_for_its_own_files_as_well() {
 
 #[tokio::test]
 async fn file_that_is_not_wanted_any_more_is_not_waited_for() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let slow = ContentLimits::default().download(128 << 10);
     let options = TorrentOptions::new().directory(there.path()).limits(slow);
     let mut download = fetches.add(&metainfo, options.peer(addr(&seeds))).unwrap();
@@ -445,13 +495,15 @@ async fn torrent_of_ten_thousand_files_makes_the_one_that_is_chosen() {
 
 #[tokio::test]
 async fn file_of_the_user_is_in_nobodys_way_until_its_place_is_wanted() {
-    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    write_files(here.path());
-    let metainfo = torrent(here.path(), MetainfoFormat::V1);
-    let (owner, fetcher) = (peer().await, peer().await);
-    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
-    let options = TorrentOptions::new().directory(here.path());
-    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let Scene {
+        here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
     let mine = there.path().join("folder/a/first");
     fs::create_dir_all(mine.parent().unwrap()).unwrap();
     fs::write(&mine, "something of mine").unwrap();

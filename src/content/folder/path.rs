@@ -163,6 +163,23 @@ impl fmt::Debug for FolderPath {
     }
 }
 
+impl FolderPath {
+    /// The path that a user means who names a file or a folder: a slash may follow. An error
+    /// comes with the text.
+    pub(crate) fn named<P>(path: P) -> Result<Self, (String, FolderPathError)>
+    where
+        P: TryInto<Self> + fmt::Display,
+        P::Error: Into<FolderPathError>,
+    {
+        let text = path.to_string();
+        let path = path.try_into().or_else(|source| {
+            let folder = text.strip_suffix('/').and_then(|path| path.parse().ok());
+            folder.ok_or_else(|| source.into())
+        });
+        path.map_err(|source| (text, source))
+    }
+}
+
 impl TryFrom<&str> for FolderPath {
     type Error = FolderPathError;
 

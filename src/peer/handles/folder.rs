@@ -186,14 +186,9 @@ impl FolderOptions {
         P: TryInto<FolderPath> + fmt::Display,
         P::Error: Into<FolderPathError>,
     {
-        let text = path.to_string();
-        let path = path.try_into().or_else(|source| {
-            let folder = text.strip_suffix('/').and_then(|path| path.parse().ok());
-            folder.ok_or_else(|| source.into())
-        });
-        match path {
+        match FolderPath::named(path) {
             Ok(path) => self.paths.push(path),
-            Err(source) => self.refuse(FolderError::Path { path: text, source }),
+            Err((path, source)) => self.refuse(FolderError::Path { path, source }),
         }
         self
     }
