@@ -318,6 +318,15 @@ pub enum DownloadError {
         /// What the storage says.
         source: StorageError,
     },
+    /// What is read is in no file that is wanted, and is not here. When one of its files is
+    /// wanted again, it can be read.
+    #[error("chunk {chunk} of {id} is in no file that is wanted")]
+    NotWanted {
+        /// The content.
+        id: ContentId,
+        /// The chunk, which is a piece of a torrent.
+        chunk: ChunkIndex,
+    },
     /// The torrent of a magnet link cannot be fetched.
     #[cfg(feature = "bittorrent")]
     #[error("the torrent {id} cannot be fetched: {source}")]
@@ -481,6 +490,7 @@ impl DownloadError {
             | Self::Config(_)
             | Self::Ambiguous { .. }
             | Self::TooLarge { .. }
+            | Self::NotWanted { .. }
             | Self::Writer { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
             Self::Owner { source, .. } => source.advice(),

@@ -112,6 +112,7 @@ kinds!(DownloadError {
     TooLarge => "too_large",
     Writer => "writer",
     Storage => "storage",
+    NotWanted => "not_wanted",
     #[cfg(feature = "bittorrent")] Torrent => "torrent",
     Cancelled => "cancelled",
     ShutDown => "shut_down",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::SeekFrom;
 use std::path::Path;
 
 use bt_lite::bittorrent::wire::{Message, OWN_EXTENSIONS};
@@ -9,9 +10,13 @@ use bt_lite::bittorrent::{
     FileChoice, Magnet, Metainfo, MetainfoBuilder, MetainfoFormat, TorrentError,
     TorrentFileProgress, TorrentOptions, TorrentSession,
 };
-use bt_lite::{ContentId, ContentLimits, ContentState, DownloadError, DownloadEvent, Peer};
+use bt_lite::{
+    ChunkIndex, ContentId, ContentLimits, ContentReader, ContentState, DownloadError,
+    DownloadEvent, Peer,
+};
 use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::raw_peer::{RawPeer, handshake};
 use crate::sessions::{addr, check_files, peer, session, torrent, write_files};
@@ -523,6 +528,69 @@ async fn file_of_the_user_is_in_nobodys_way_until_its_place_is_wanted() {
     assert_eq!(fs::read(&mine).unwrap(), b"something of mine");
     owner.shutdown().await;
     fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn file_of_the_user_that_is_as_long_stays_as_it_is() {
+    for overwrites in [false, true] {
+        let Scene {
+            here,
+            there,
+            metainfo,
+            owner,
+            seeds,
+            fetcher,
+            fetches,
+        } = scene(MetainfoFormat::V1).await;
+        let mine = there.path().join("folder/a/first");
+        fs::create_dir_all(mine.parent().unwrap()).unwrap();
+        fs::write(&mine, "abcde").unwrap();
+        let options = TorrentOptions::new().directory(there.path()).file(B);
+        let options = options.overwrite(overwrites).peer(addr(&seeds));
+        fetches.add(&metainfo, options).unwrap().await.unwrap();
+        assert_same(here.path(), there.path(), "b");
+        assert_eq!(fs::read(&mine).unwrap(), b"abcde");
+        owner.shutdown().await;
+        fetcher.shutdown().await;
+    }
+}
+
+/// Reads one byte there.
+async fn byte_at(reader: &mut ContentReader, at: u64) -> std::io::Result<u8> {
+    reader.seek(SeekFrom::Start(at)).await?;
+    reader.read_u8().await
+}
+
+#[tokio::test]
+async fn what_is_in_no_file_that_is_wanted_cannot_be_read_until_it_is() {
+    let Scene {
+        here: _here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
+    let options = TorrentOptions::new().directory(there.path()).file(B);
+    let mut download = fetches.add(&metainfo, options.peer(addr(&seeds))).unwrap();
+    let mut reader = download.reader();
+    // The first file is in the first piece, where the wanted one begins.
+    byte_at(&mut reader, 0).await.unwrap();
+    let last = metainfo.total_length() - 1;
+    let refused = byte_at(&mut reader, last).await.unwrap_err();
+    let cause = refused.get_ref().and_then(|cause| cause.downcast_ref());
+    let id = id(&metainfo);
+    let chunk = ChunkIndex((last / PIECE_LEN) as u32);
+    assert_eq!(cause, Some(&DownloadError::NotWanted { id, chunk }));
+    (&mut download).await.unwrap();
+    let files = fetches.files(&id).unwrap();
+    files.select(&FileChoice::all()).unwrap();
+    byte_at(&mut reader, last).await.unwrap();
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+    let ended = files.select(&FileChoice::all());
+    assert_eq!(ended, Err(TorrentError::Ended));
 }
 
 /// One that has a part, and serves it.

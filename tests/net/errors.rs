@@ -356,6 +356,8 @@ fn download_rows(rows: &mut Vec<Row>) {
             => AskUser, format!("/a/film already exists and is not {}", id());
         DownloadError::Storage { id: id(), chunk: Some(ChunkIndex(3)), source: disk() }
             => AskUser, format!("{}, chunk 3: {}", id(), disk());
+        DownloadError::NotWanted { id: id(), chunk: ChunkIndex(3) }
+            => AskUser, format!("chunk 3 of {} is in no file that is wanted", id());
         DownloadError::Torrent { id: id(), source: TorrentError::OtherHash }
             => AskUser, format!(
                 "the torrent {} cannot be fetched: {}", id(), TorrentError::OtherHash);

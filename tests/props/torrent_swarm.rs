@@ -422,7 +422,8 @@ fn machine_asks_for_what_is_wanted_and_rests_until_more_is() {
         (progress.verified_bytes, progress.length),
         (200_000, Some(200_000))
     );
-    swarm.part_finished(now);
+    assert!(swarm.part_finished(now));
+    assert!(swarm.wants(ChunkIndex(3)) && !swarm.wants(ChunkIndex(4)));
     // A seeder is of no use now.
     let reason = DropReason::Refused(RefuseReason::NotNeeded);
     let dropped = Output::Drop {
@@ -439,11 +440,21 @@ fn machine_asks_for_what_is_wanted_and_rests_until_more_is() {
     // The same chunks may be another choice, which has to be published.
     swarm.set_wanted(later, Some(chunks(&[1, 3])));
     let verified = chunks(&[1, 3]);
-    assert_eq!(outputs(&mut swarm), [Output::FinishPart { verified }]);
+    let publishes = [Output::FinishPart { verified }];
+    assert_eq!(outputs(&mut swarm), publishes);
+    // All is wanted before that is done, and then the same again: that is published by itself.
+    swarm.set_wanted(later, None);
+    swarm.set_wanted(later, Some(chunks(&[1, 3])));
+    let meanwhile = outputs(&mut swarm);
+    assert!(meanwhile.contains(&Output::FindOwners), "{meanwhile:?}");
+    assert!(!meanwhile.contains(&publishes[0]), "{meanwhile:?}");
+    swarm.owners_found(later, []);
+    assert!(!swarm.part_finished(later));
+    assert_eq!(outputs(&mut swarm), publishes);
     // More is wanted before that is done.
     swarm.set_wanted(later, None);
-    assert!(!swarm.is_resting());
-    swarm.part_finished(later);
+    assert!(!swarm.is_resting() && swarm.wants(ChunkIndex(4)));
+    assert!(!swarm.part_finished(later));
     let more = outputs(&mut swarm);
     assert!(more.contains(&Output::FindOwners), "{more:?}");
     assert!(

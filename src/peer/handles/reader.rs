@@ -99,7 +99,8 @@ impl ReaderOptions {
 /// [`io::Error`] around the [`DownloadError`]: see [`io::Error::get_ref`]. Bytes that the
 /// reader has in memory are given before. The error comes again with each further read,
 /// unless it is one of the storage. A complete content can still be read when it is no
-/// longer shared.
+/// longer shared. Bytes that are in no [file that is
+/// wanted](crate::DownloadError::NotWanted) are an error, and can be read when they are wanted.
 ///
 /// If the bytes of a complete content cannot be read any more, because the file has
 /// changed or is gone or its disk fails, the reader goes on at another place of the
@@ -154,6 +155,8 @@ struct Pending {
     /// 0 if only the length of the content is asked for.
     len: usize,
     fetch: Fetch,
+    /// Whether nobody has come there yet.
+    is_ahead: bool,
 }
 
 enum Fetch {
@@ -230,10 +233,17 @@ impl ContentReader {
                 let pending = self.begin(self.position, self.part_len())?;
                 self.pending = Some(pending);
             }
-            let Some(bytes) = ready!(self.poll_pending(cx)).map_err(io_error)? else {
-                continue;
-            };
-            self.ready = bytes;
+            let is_ahead = self
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.is_ahead);
+            match ready!(self.poll_pending(cx)) {
+                Ok(Some(bytes)) => self.ready = bytes,
+                Ok(None) => {}
+                // It may be wanted by now.
+                Err(DownloadError::NotWanted { .. }) if is_ahead => {}
+                Err(error) => return Poll::Ready(Err(io_error(error))),
+            }
         }
     }
 
@@ -265,7 +275,13 @@ impl ContentReader {
                 }
                 Way::Ended(error) => return Err(io_error(error)),
             };
-            return Ok(Pending { from, len, fetch });
+            let is_ahead = false;
+            return Ok(Pending {
+                from,
+                len,
+                fetch,
+                is_ahead,
+            });
         }
     }
 
@@ -310,8 +326,11 @@ impl ContentReader {
         let Ok(pending) = self.begin(next, self.part_len()) else {
             return;
         };
-        let (from, len) = (pending.from, pending.len);
-        self.pending = Some(pending);
+        let (from, len, is_ahead) = (pending.from, pending.len, true);
+        self.pending = Some(Pending {
+            is_ahead,
+            ..pending
+        });
         // The first poll starts it.
         let done = match self.poll_pending(cx) {
             Poll::Ready(Ok(Some(bytes))) => Ok(bytes),
@@ -319,7 +338,12 @@ impl ContentReader {
             Poll::Ready(Ok(None)) | Poll::Pending => return,
         };
         let fetch = Fetch::Done(done);
-        self.pending = Some(Pending { from, len, fetch });
+        self.pending = Some(Pending {
+            from,
+            len,
+            fetch,
+            is_ahead,
+        });
     }
 
     /// Ends a seek from the end. One that fails changes nothing.

@@ -236,10 +236,19 @@ impl Swarm {
         self.parts.phase.rests()
     }
 
-    /// The storage has published the part that is wanted.
-    pub fn part_finished(&mut self, now: Instant) {
-        if choosing::part_finished(&mut self.parts, now) {
-            self.settle(now);
+    /// The storage has published the part that was wanted. Returns whether that is still what
+    /// is wanted: if not, [`Output::FinishPart`] comes again when it is here.
+    pub fn part_finished(&mut self, now: Instant) -> bool {
+        let is_current = choosing::part_finished(&mut self.parts, now);
+        self.settle(now);
+        is_current
+    }
+
+    /// Whether a chunk is wanted; all are, without a [set](Self::set_wanted).
+    pub fn wants(&self, chunk: ChunkIndex) -> bool {
+        match &self.parts.phase {
+            Phase::Transfer(transfer) => transfer.wants(chunk),
+            _ => true,
         }
     }
 

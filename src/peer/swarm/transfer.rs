@@ -45,6 +45,8 @@ pub(super) struct Transfer {
     admitted: Option<u32>,
     /// The chunks that are wanted, if not all are, and those of them that are stored.
     wanted: Option<Wanted>,
+    /// How far the storage is with them.
+    part: PartPublished,
 }
 
 /// A part of the content that is wanted.
@@ -52,7 +54,6 @@ pub(super) struct Transfer {
 struct Wanted {
     chunks: Bitfield,
     stored: Bitfield,
-    published: PartPublished,
 }
 
 /// Whether the storage has published the part that is wanted.
@@ -175,27 +176,21 @@ impl Transfer {
             publishing: false,
             admitted: None,
             wanted: None,
+            part: PartPublished::No,
         }
     }
 
     /// Only these chunks are wanted from now on; all, without any set. Returns what was asked
     /// for of others. O(chunks).
     pub(super) fn set_wanted(&mut self, wanted: Option<Bitfield>) -> Released {
-        let before = self.wanted.take();
+        self.part = match self.part {
+            PartPublished::UnderWay { .. } => PartPublished::UnderWay { is_outdated: true },
+            _ => PartPublished::No,
+        };
         self.wanted = wanted.map(|chunks| {
             let mut stored = self.stored.clone();
             stored.intersect(&chunks);
-            let published = match before.map(|before| before.published) {
-                Some(PartPublished::UnderWay { .. }) => {
-                    PartPublished::UnderWay { is_outdated: true }
-                }
-                _ => PartPublished::No,
-            };
-            Wanted {
-                chunks,
-                stored,
-                published,
-            }
+            Wanted { chunks, stored }
         });
         let mut all = Released::default();
         for chunk in self.manifest.geometry().indices() {
@@ -209,7 +204,7 @@ impl Transfer {
         all
     }
 
-    fn wants(&self, chunk: ChunkIndex) -> bool {
+    pub(super) fn wants(&self, chunk: ChunkIndex) -> bool {
         let wanted = self.wanted.as_ref();
         wanted.is_none_or(|wanted| wanted.chunks.contains(chunk))
     }
@@ -225,19 +220,14 @@ impl Transfer {
         self.wanted.is_some() && self.planner.wants_nothing()
     }
 
-    /// The part that was wanted is published. Returns whether it was to be.
+    /// The part that was wanted is published. Returns whether that is what is wanted by now.
     pub(super) fn part_finished(&mut self) -> bool {
-        let Some(wanted) = &mut self.wanted else {
-            return false;
+        let is_current = self.part == PartPublished::UnderWay { is_outdated: false };
+        self.part = match is_current {
+            true => PartPublished::Yes,
+            false => PartPublished::No,
         };
-        let PartPublished::UnderWay { is_outdated } = wanted.published else {
-            return false;
-        };
-        wanted.published = match is_outdated {
-            true => PartPublished::No,
-            false => PartPublished::Yes,
-        };
-        true
+        is_current
     }
 
     /// A chunk was bad: it is missing again, if it is wanted.
@@ -539,18 +529,16 @@ impl Transfer {
         if self.publishing || self.persistence.is_committing() {
             return None;
         }
+        let may_publish =
+            outlook != Outlook::Ends && !matches!(self.part, PartPublished::UnderWay { .. });
         let is_whole = self.planner.is_done() && self.wanted.is_none();
-        if is_whole && outlook != Outlook::Ends {
+        if is_whole && may_publish {
             self.publishing = true;
             self.persistence.publishes();
             return Some(StorageStep::Publish);
         }
-        let rests = self.rests() && outlook != Outlook::Ends;
-        if rests
-            && let Some(wanted) = &mut self.wanted
-            && wanted.published == PartPublished::No
-        {
-            wanted.published = PartPublished::UnderWay { is_outdated: false };
+        if may_publish && self.rests() && self.part == PartPublished::No {
+            self.part = PartPublished::UnderWay { is_outdated: false };
             self.persistence.publishes();
             return Some(StorageStep::PublishPart(self.resumable()));
         }

@@ -175,7 +175,14 @@ impl State {
     /// Whether some file is not wanted, as far as that is known.
     fn is_part(&self) -> bool {
         match &self.known {
-            None => !self.asked.is_empty(),
+            None => {
+                let is_all = |is_all, (change, files): &(Change, FileChoice)| match change {
+                    Change::Select => is_all || files.is_all(),
+                    Change::Deselect => false,
+                    Change::Only => files.is_all(),
+                };
+                !self.asked.iter().fold(true, is_all)
+            }
             Some(known) => !known.is_all(),
         }
     }

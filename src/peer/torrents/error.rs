@@ -65,6 +65,10 @@ pub enum TorrentError {
     /// has all of them, and only some are wanted.
     #[error("a torrent of which only some files are wanted cannot be another content as well")]
     PartIsNoOther,
+    /// The torrent is neither fetched nor shared any more. To choose other files of it, add it
+    /// again.
+    #[error("the torrent has ended")]
+    Ended,
     /// The two hashes in the magnet link are those of different torrents.
     #[error("the two hashes in the magnet link are those of different torrents")]
     OtherHash,

@@ -82,8 +82,9 @@ impl TorrentFiles {
     /// # Errors
     /// [`TorrentError::NoSuchFile`], [`TorrentError::NoSuchPath`] and [`TorrentError::Path`];
     /// then nothing changes. As long as it is not known what is in the torrent, none of them.
+    /// [`TorrentError::Ended`].
     pub fn select(&self, files: &FileChoice) -> Result<(), TorrentError> {
-        self.0.choosing.change(Change::Select, files)
+        self.change(Change::Select, files)
     }
 
     /// These files are not wanted any more. What is here of them stays, and is shared.
@@ -91,7 +92,7 @@ impl TorrentFiles {
     /// # Errors
     /// As [`select`](Self::select), and [`TorrentError::PartIsNoOther`].
     pub fn deselect(&self, files: &FileChoice) -> Result<(), TorrentError> {
-        self.0.choosing.change(Change::Deselect, files)
+        self.change(Change::Deselect, files)
     }
 
     /// These files are wanted, and no others.
@@ -99,7 +100,14 @@ impl TorrentFiles {
     /// # Errors
     /// As [`deselect`](Self::deselect).
     pub fn only(&self, files: &FileChoice) -> Result<(), TorrentError> {
-        self.0.choosing.change(Change::Only, files)
+        self.change(Change::Only, files)
+    }
+
+    fn change(&self, change: Change, files: &FileChoice) -> Result<(), TorrentError> {
+        match self.0.is_stopped() {
+            true => Err(TorrentError::Ended),
+            false => self.0.choosing.change(change, files),
+        }
     }
 
     /// Waits until all files that are wanted are whole and verified, and have their names.

@@ -61,21 +61,25 @@ impl Driver {
 
     /// Publishes what is wanted.
     pub(super) fn publish_part(&mut self, verified: Bitfield) {
-        if let Some(followed) = &self.choice {
+        if let Some(followed) = &mut self.choice {
+            followed.publishes = true;
             self.jobs.finish_part(verified, followed.follower.version());
         }
     }
 
     /// What was wanted is published.
     pub(super) fn part_published(&mut self, version: u64, result: Result<(), StorageError>) {
+        if let Some(followed) = &mut self.choice {
+            followed.publishes = false;
+        }
         if let Err(source) = result {
             return self.storage_failed(None, source);
         }
-        self.swarm.part_finished(now());
+        let is_current = self.swarm.part_finished(now());
         let progress = self.swarm.progress(now());
         self.set_durable_bytes(progress.verified_bytes);
         self.show_progress();
-        let rests = self.swarm.is_resting();
+        let rests = is_current && self.swarm.is_resting();
         let Some(followed) = self.choice.as_ref().filter(|_| rests) else {
             return;
         };
@@ -97,6 +101,12 @@ impl Driver {
         // Whoever looks sees that it rests.
         self.status.send_modify(|_| {});
         self.watchers.complete(&self.listing, self.stays);
+    }
+
+    /// Whether the storage publishes a part at this moment.
+    pub(super) fn publishes_part(&self) -> bool {
+        let choice = self.choice.as_ref();
+        choice.is_some_and(|followed| followed.publishes)
     }
 
     /// Whether all that is wanted is here, and the choice is still the same.

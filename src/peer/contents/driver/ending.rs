@@ -34,12 +34,14 @@ impl Driver {
     pub(super) async fn end(mut self, reason: DownloadError) {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
+        self.await_part().await;
+        // What is wanted from now on comes too late.
+        let rests = self.is_resting();
         let published = self.finish_writing(&reason).await;
         self.count_received();
         let reason = self.discard(reason).await;
         self.record_end(published).await;
         let lost = self.lost(&reason);
-        let rests = self.is_resting();
         let Self {
             shared,
             claim,
@@ -155,6 +157,23 @@ impl Driver {
             self.complete_readers();
         }
         published
+    }
+
+    /// Waits until no part of the content is being published: nothing of it may get its name
+    /// when it is deleted, or after somebody else has begun with it.
+    async fn await_part(&mut self) {
+        let patience = self.shared.config.shutdown_timeout;
+        let published = async {
+            while self.publishes_part() {
+                match self.jobs.next().await {
+                    Some(result) => self.job_ended(result),
+                    None => return,
+                }
+            }
+        };
+        if timeout(patience, published).await.is_err() {
+            tracing::warn!("a part of the content was not published in time");
+        }
     }
 
     /// Makes durable what has arrived, so that nothing is fetched twice. Takes

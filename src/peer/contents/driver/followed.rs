@@ -10,6 +10,8 @@ pub(super) struct Followed {
     pub(super) follower: Follower,
     /// Whether those outside know that it rests.
     pub(super) rests: bool,
+    /// Whether the storage publishes a part of it at this moment.
+    pub(super) publishes: bool,
 }
 
 impl Followed {
@@ -18,6 +20,7 @@ impl Followed {
             follower: choice.follower(),
             choice,
             rests: false,
+            publishes: false,
         }
     }
 }

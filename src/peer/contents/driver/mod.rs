@@ -295,7 +295,8 @@ impl Driver {
                 break DownloadError::ShutDown;
             }
             let seeding = self.swarm.is_seeding();
-            let cancellable = !seeding && self.publication != Publication::UnderWay;
+            let publishes = self.publication == Publication::UnderWay || self.publishes_part();
+            let cancellable = !seeding && !publishes;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
             let moves = !seeding && !self.swarm.is_paused() && !self.swarm.is_resting();
             let look = moves.then(|| seen + PROGRESS_INTERVAL);

@@ -9,6 +9,7 @@ use super::read_ahead::Found;
 use super::read_queue::{BlockRead, BlockRequest};
 use super::{Driver, Publication, now};
 use crate::content::{BlockRange, ChunkIndex};
+use crate::error::DownloadError;
 use crate::peer::swarm::ChunkBytes;
 use crate::storage::{Blob, StorageError};
 
@@ -214,7 +215,8 @@ impl Driver {
             let offset = from - geometry.offset_of(chunk);
             let len = (geometry.len_of(chunk) - offset).min(len as u64) as usize;
             match self.swarm.chunk_bytes(chunk) {
-                ChunkBytes::Missing => None,
+                ChunkBytes::Missing if self.swarm.wants(chunk) => None,
+                ChunkBytes::Missing => Some(Part::NotWanted(chunk)),
                 ChunkBytes::Verified(pieces) => Some(Part::Here(part_of(pieces, offset, len))),
                 ChunkBytes::Stored if self.checks.is_unchecked(chunk) => {
                     unchecked.push(chunk);
@@ -227,6 +229,10 @@ impl Driver {
             match part {
                 // The reader may have gone.
                 Part::Here(bytes) => _ = reply.send(Ok(bytes)),
+                Part::NotWanted(chunk) => {
+                    let id = self.listing.content.id;
+                    _ = reply.send(Err(DownloadError::NotWanted { id, chunk }));
+                }
                 Part::Stored { from, len, chunk } => {
                     self.jobs.read_here(open.clone(), (from, len), chunk, reply);
                 }
@@ -254,6 +260,8 @@ impl Driver {
 /// A part of a content, for a reader.
 enum Part {
     Here(Bytes),
+    /// It is not here, and is not fetched.
+    NotWanted(ChunkIndex),
     Stored {
         from: u64,
         len: usize,

@@ -35,15 +35,13 @@ pub(super) fn set_wanted(parts: &mut Parts, now: Instant, wanted: Option<Bitfiel
     }
 }
 
-/// What is wanted is published. Returns whether it was to be.
+/// What was wanted is published. Returns whether it is still what is wanted.
 pub(super) fn part_finished(parts: &mut Parts, now: Instant) -> bool {
     let Phase::Transfer(transfer) = &mut parts.phase else {
         return false;
     };
-    if !transfer.part_finished() {
-        return false;
-    }
-    if transfer.rests() {
+    let is_current = transfer.part_finished();
+    if is_current && transfer.rests() {
         parts.gained(now);
         parts.uploader.set_seeding(true);
         let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
@@ -55,7 +53,7 @@ pub(super) fn part_finished(parts: &mut Parts, now: Instant) -> bool {
         leaving::leave_lines(parts, now);
         pausing::decline_all(parts);
     }
-    true
+    is_current
 }
 
 /// Neither side of a link has anything for the other.

@@ -457,6 +457,107 @@ mod tests {
         drop(fourth);
     }
 
+    /// A file that ends in the second of three chunks, and one with the rest, which is not
+    /// wanted, and of which something else has the name.
+    fn beside_another(root: &Path, overwrites: bool) -> (SpannedStorage, Vec<u8>) {
+        let file = |path: &str, range| SpannedFile {
+            path: path.parse().unwrap(),
+            range,
+            executable: false,
+        };
+        let files = vec![file("t/a", 0..LEN + 5), file("t/b", LEN + 5..3 * LEN)];
+        let storage = SpannedStorage::new(root, files, 3 * LEN, overwrites);
+        let only_first = Some((vec![true, false], Vec::new()));
+        storage.chosen().set(only_first);
+        let mut other = content().0[LEN as usize + 5..].to_vec();
+        other[7] ^= 1;
+        fs::create_dir_all(root.join("t")).unwrap();
+        fs::write(root.join("t/b"), &other).unwrap();
+        (storage, other)
+    }
+
+    #[tokio::test]
+    async fn file_that_is_not_wanted_and_another_one_is_left_alone() {
+        for overwrites in [false, true] {
+            let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());
+            let (storage, other) = beside_another(root.path(), overwrites);
+            let open = || {
+                let of = (manifest.id(), manifest.geometry());
+                let chosen = Arc::clone(storage.chosen());
+                let root = root.path().into();
+                SpannedTree::open(root, storage.layout(), of, overwrites, chosen).unwrap()
+            };
+            let (tree, left) = open();
+            assert_eq!(left.present.iter().count(), 1);
+            let mut verified = Bitfield::none(3);
+            for chunk in [0, 1] {
+                let range = (chunk * LEN) as usize..((chunk + 1) * LEN) as usize;
+                tree.write(chunk * LEN, &[bytes.slice(range)]).unwrap();
+                verified.insert(ChunkIndex(chunk as u32));
+            }
+            tree.finish_chosen(&verified).unwrap();
+            let here = || fs::read(root.path().join("t/b")).unwrap();
+            assert_eq!(here(), other);
+            // Where the other file differs, what was fetched is read.
+            assert_eq!(
+                tree.read(0, 2 * LEN as usize).unwrap(),
+                bytes[..2 * LEN as usize]
+            );
+            let rest = tree.read(2 * LEN - 1, 2).unwrap();
+            assert_eq!(rest, bytes[2 * LEN as usize - 1..][..2]);
+            drop(tree);
+            // The next run does not take the other file for what was fetched.
+            let (tree, left) = open();
+            assert_eq!(left.verified.iter().count(), 1);
+            let range = LEN as usize..2 * LEN as usize;
+            tree.write(LEN, &[bytes.slice(range)]).unwrap();
+            // When it is wanted, it is in the way.
+            storage.chosen().set(None);
+            verified.insert(ChunkIndex(2));
+            match tree.finish(&verified) {
+                Ok(()) => {
+                    assert!(overwrites);
+                    assert_eq!(here(), bytes[LEN as usize + 5..]);
+                }
+                Err(error) => {
+                    assert!(!overwrites && matches!(error, StorageError::Exists { .. }));
+                    assert_eq!(here(), other);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_lay_apart_and_is_gone_is_told_and_not_made_anew() {
+        let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());
+        let (storage, _) = beside_another(root.path(), false);
+        fs::remove_file(root.path().join("t/b")).unwrap();
+        let of = (manifest.id(), manifest.geometry());
+        let chosen = Arc::clone(storage.chosen());
+        let opened = SpannedTree::open(root.path().into(), storage.layout(), of, false, chosen);
+        let (tree, _) = opened.unwrap();
+        let range = LEN as usize..2 * LEN as usize;
+        tree.write(LEN, &[bytes.slice(range)]).unwrap();
+        let apart = root.path().join(record::apart_name(manifest.id()));
+        let cut = fs::File::options().write(true).open(&apart).unwrap();
+        cut.set_len(7).unwrap();
+        let changed = |read: Result<Bytes, StorageError>| {
+            assert!(
+                matches!(read, Err(StorageError::Changed { .. })),
+                "{read:?}"
+            );
+        };
+        changed(tree.read(LEN, LEN as usize));
+        fs::remove_file(&apart).unwrap();
+        tree.release();
+        changed(tree.read(LEN, LEN as usize));
+        assert!(!apart.exists());
+        drop(tree);
+        fs::write(&apart, "x").unwrap();
+        assert_eq!(storage.discard_partial(&manifest.id()).await, Ok(true));
+        assert!(!apart.exists());
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn more_files_than_are_open_are_written_and_read_at_the_same_time() {
         const FILES: u64 = 100;

@@ -81,6 +81,9 @@ struct Files {
     has_apart: bool,
     /// The chunks that have bytes apart.
     apart: BTreeSet<ChunkIndex>,
+    /// Chunks of which the bytes of a file lie apart though something has the name of that
+    /// file: it is not wanted, and has others there.
+    displaced: BTreeSet<(usize, ChunkIndex)>,
 }
 
 /// What an earlier download has left.
@@ -180,6 +183,9 @@ impl SpannedTree {
             return None;
         };
         let (file, state) = self.open_now(number)?;
+        if self.is_displaced(number) {
+            return None;
+        }
         let bytes = file.read_cached(at, len)?;
         match state {
             State::Finished(stamp) => {
@@ -194,10 +200,24 @@ impl SpannedTree {
 
     fn read_part(&self, number: usize, at: u64, len: usize) -> Result<Bytes, StorageError> {
         let path = self.path_of(&self.layout.files[number]);
-        let state = self.files().states[number];
-        if state == State::Apart {
-            return self.read_apart(&self.range_in(number, at, len));
+        let range = self.range_in(number, at, len);
+        if self.is_apart(number) {
+            return self.read_apart(&range);
         }
+        if self.is_displaced(number) {
+            return self.read_displaced(number, &range);
+        }
+        self.read_own(number, at, len, path)
+    }
+
+    /// Reads what lies in the file itself.
+    fn read_own(
+        &self,
+        number: usize,
+        at: u64,
+        len: usize,
+        path: PathBuf,
+    ) -> Result<Bytes, StorageError> {
         let file = self.file(number)?;
         if let State::Finished(stamp) = self.files().states[number] {
             let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
@@ -249,6 +269,11 @@ impl SpannedTree {
             now == piece
         });
         if same {
+            return Ok(());
+        }
+        if !self.chosen.has_file(number)
+            && self.displace(number, &self.range_in(number, at, len), pieces)?
+        {
             return Ok(());
         }
         if !self.overwrites {

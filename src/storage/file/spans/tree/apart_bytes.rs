@@ -26,22 +26,88 @@ impl SpannedTree {
         self.files().states[number] == State::Apart
     }
 
+    /// Whether some of the bytes of a file lie apart, though something has its name.
+    pub(super) fn is_displaced(&self, number: usize) -> bool {
+        let files = self.files();
+        let mut of_file = files.displaced.range((number, ChunkIndex(0))..);
+        of_file.next().is_some_and(|(file, _)| *file == number)
+    }
+
+    /// Reads from a file of which some bytes lie apart.
+    pub(super) fn read_displaced(
+        &self,
+        number: usize,
+        range: &Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        let file = &self.layout.files[number];
+        let mut bytes = BytesMut::new();
+        for part in self.borders.cut(range) {
+            let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
+            if self.files().displaced.contains(&(number, chunk)) {
+                bytes.extend(self.read_apart(&part)?);
+                continue;
+            }
+            let (at, len) = (part.start - file.range.start, part.end - part.start);
+            bytes.extend(self.read_own(number, at, len as usize, self.path_of(file))?);
+        }
+        Ok(bytes.freeze())
+    }
+
     pub(super) fn read_apart(&self, range: &Range<u64>) -> Result<Bytes, StorageError> {
-        let file = self.file(self.layout.files.len())?;
+        let apart = self.layout.files.len();
         let path = self.root.join(record::apart_name(self.id));
+        let changed = || StorageError::Changed { path: path.clone() };
+        let is_open = self.files().open.iter().any(|(open, _)| *open == apart);
+        if !is_open {
+            let found = self.root()?.look(record::apart_name(self.id).as_ref());
+            let found = found.map_err(|e| failed("examining", &path, e))?;
+            // It is not made for that.
+            found.ok_or_else(changed)?;
+        }
+        let file = self.file(apart)?;
         let there = file.stat().map_err(|e| failed("examining", &path, e))?.len;
         let mut bytes = BytesMut::new();
         for part in self.borders.cut(range) {
             let len = part.end - part.start;
-            let changed = || StorageError::Changed { path: path.clone() };
             let at = self.borders.position(&part).ok_or_else(changed)?;
             // It ends with the last slot that was written.
             let has = there.saturating_sub(at).min(len);
+            if has < len && self.was_written_apart(&part) {
+                return Err(changed());
+            }
             let read = file.read_at(at, has as usize);
             bytes.extend(read.map_err(|e| failed("reading", &path, e))?);
             bytes.resize(bytes.len() + (len - has) as usize, 0);
         }
         Ok(bytes.freeze())
+    }
+
+    /// Whether the slot of a part was written in this run.
+    fn was_written_apart(&self, part: &Range<u64>) -> bool {
+        let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
+        let files = self.files();
+        files.apart.contains(&chunk) && !files.unsure.contains(chunk)
+    }
+
+    /// Writes what lies in a file that is not wanted, and where something else has its name:
+    /// that stays. Returns whether it was written.
+    pub(super) fn displace(
+        &self,
+        number: usize,
+        range: &Range<u64>,
+        pieces: &[Bytes],
+    ) -> Result<bool, StorageError> {
+        let _moving = self.moving();
+        if self.chosen.has_file(number) || !self.borders.cover(range) {
+            return Ok(false);
+        }
+        self.files().has_apart = true;
+        self.put_apart(range, pieces)?;
+        let chunks = self.borders.cut(range).into_iter();
+        let chunks = chunks.map(|part| ChunkIndex(chunk_at(self.geometry, part.start)));
+        let places = chunks.map(|chunk| (number, chunk));
+        self.files().displaced.extend(places);
+        Ok(true)
     }
 
     /// Writes what lies in a file that is not wanted. Returns whether it was written: not if
@@ -60,6 +126,11 @@ impl SpannedTree {
             self.settle(number, &moving)?;
             return Ok(false);
         }
+        self.put_apart(range, pieces)?;
+        Ok(true)
+    }
+
+    fn put_apart(&self, range: &Range<u64>, pieces: &[Bytes]) -> Result<(), StorageError> {
         let apart = self.layout.files.len();
         let file = self.file(apart)?;
         let path = self.root.join(record::apart_name(self.id));
@@ -77,16 +148,22 @@ impl SpannedTree {
             let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
             self.files().apart.insert(chunk);
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// A file that has nothing but what lies apart gets its place, with that in it. The caller
-    /// holds the lock, so that nothing else is written there meanwhile.
+    /// Whether something of a file lies apart.
+    pub(super) fn is_unsettled(&self, number: usize) -> bool {
+        self.is_apart(number) || self.is_displaced(number)
+    }
+
+    /// A file of which something lies apart gets its place, with that in it. The caller holds
+    /// the lock, so that nothing else is written there meanwhile.
     pub(super) fn settle(
         &self,
         number: usize,
         _moving: &MutexGuard<'_, ()>,
     ) -> Result<(), StorageError> {
+        let was_apart = self.is_apart(number);
         let made = self.make(number)?;
         let file = &self.layout.files[number];
         let path = self.path_of(file);
@@ -97,7 +174,11 @@ impl SpannedTree {
         let mut is_written = false;
         for part in self.borders.of(&file.range) {
             let chunk = ChunkIndex(chunk_at(self.geometry, part.start));
-            if !self.files().apart.contains(&chunk) {
+            let lies_apart = match was_apart {
+                true => self.files().apart.contains(&chunk),
+                false => self.files().displaced.contains(&(number, chunk)),
+            };
+            if !lies_apart {
                 continue;
             }
             let (at, len) = (part.start - file.range.start, part.end - part.start);
@@ -120,6 +201,8 @@ impl SpannedTree {
             is_written = true;
         }
         self.has(number, made);
+        let is_other = |place: &(usize, ChunkIndex)| place.0 != number;
+        self.files().displaced.retain(is_other);
         if is_written {
             self.changes(number);
         }

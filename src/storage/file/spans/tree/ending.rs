@@ -26,6 +26,7 @@ impl SpannedTree {
         let apart = self.layout.files.len();
         files.open.retain(|(open, _)| *open != apart);
         files.apart.clear();
+        files.displaced.clear();
         files.dirty.remove(&apart);
         drop(files);
         self.record(verified);
@@ -57,9 +58,9 @@ impl SpannedTree {
             if matches!(self.files().states[number], State::Finished(_)) || !has_file(number) {
                 continue;
             }
-            if self.is_apart(number) {
+            if self.is_unsettled(number) {
                 let moving = self.moving();
-                if self.is_apart(number) {
+                if self.is_unsettled(number) {
                     self.settle(number, &moving)?;
                 }
             }
@@ -203,10 +204,13 @@ impl SpannedTree {
         }
         if let Some(root) = enter(None)? {
             let [name, new] = record::names(id);
-            for name in [name, new, record::apart_name(id)] {
-                match root.remove(&name) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failing(e)),
-                    _ => {}
+            let apart = record::apart_name(id);
+            for name in [&name, &new, &apart] {
+                match root.remove(name) {
+                    // A record alone has no bytes of the content.
+                    Ok(()) => any |= *name == apart,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(failing(e)),
                 }
             }
             root.sync().map_err(failing)?;

@@ -69,6 +69,7 @@ impl SpannedTree {
                 unsure: Bitfield::none(geometry.chunks()),
                 has_apart: false,
                 apart: BTreeSet::new(),
+                displaced: BTreeSet::new(),
             }),
             layout,
             syncing: Mutex::default(),
@@ -224,7 +225,12 @@ impl SpannedTree {
         });
         let bytes = {
             let files = self.files();
-            let (verified, unsure) = (durable.clone(), files.unsure.clone());
+            let (mut verified, mut unsure) = (durable.clone(), files.unsure.clone());
+            for (_, chunk) in &files.displaced {
+                // It is not in the file that the next run finds.
+                verified.remove(*chunk);
+                unsure.insert(*chunk);
+            }
             let count = self.layout.files.len() + usize::from(files.has_apart);
             let stamps = &files.stamps[..count];
             let bytes = SpanRecord::new(verified, unsure, stamps).encode(self.id);
