@@ -67,7 +67,7 @@ impl Choosing {
         let mut state = self.state();
         let all = FileChoice::all();
         let files = files.unwrap_or(&all);
-        if is_also && !files.is_all() && state.is_part() {
+        if is_also && !files.is_all() {
             return Err(TorrentError::PartIsNoOther);
         }
         state.change(Change::Select, files)?;

@@ -219,7 +219,12 @@ impl TorrentSession {
                 .also
                 .into_iter()
                 .for_each(|id| sought.meeting.is_also(id));
-            sought.supply(metainfo);
+            if sought.supply(metainfo) {
+                // It is listed by the id that it was sought by.
+                let (sought, name) = (Arc::clone(sought), metainfo.name().parse().ok());
+                let id = sought.id;
+                return self.seek(sought, (id, name), options);
+            }
         }
         let meeting = self.meeting(info_hash, metainfo.trackers().to_vec(), &options);
         // Those of v2 alone cannot be verified without them.
@@ -323,7 +328,7 @@ impl TorrentSession {
             }
             _ => {
                 let meeting = self.meeting(info_hash, trackers, &options);
-                let sought = Arc::new(Sought::of_magnet(meeting, magnet));
+                let sought = Arc::new(Sought::of_magnet(meeting, id, magnet));
                 self.torrents.insert_sought(hashes, &sought);
                 sought
             }
