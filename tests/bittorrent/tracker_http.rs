@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bt_lite::bittorrent::InfoHashV1;
 use bt_lite::bittorrent::tracker::http::{
     AnnounceAnswer, AnnounceQuery, AnswerError, DEFAULT_INTERVAL, HttpPeer, MAX_QUERY_LEN,
-    MAX_SCRAPE, PeersForm, QueryError, Refusal, RetryIn, ScrapeAnswer, ScrapeQuery,
+    MAX_SCRAPE, MAX_TEXT_LEN, PeersForm, QueryError, Refusal, RetryIn, ScrapeAnswer, ScrapeQuery,
 };
 use bt_lite::bittorrent::tracker::{AnnounceEvent, ScrapeFigures};
 use proptest::option::of;
@@ -171,6 +171,17 @@ fn queries_of_real_clients_are_read() {
     let query = read("&event=dancing&ipv6=2001%3Adb8%3A%3A1&ipv4=10.0.0.1%3A5").unwrap();
     assert_eq!(query.ipv6, "[2001:db8::1]:51413".parse().ok());
     assert_eq!((query.event, query.ipv4), (None, "10.0.0.1:5".parse().ok()));
+}
+
+#[test]
+fn key_that_becomes_too_long_as_text_counts_as_missing() {
+    // Each byte that is no UTF-8 becomes three.
+    let longest = MAX_TEXT_LEN / 3;
+    for (bytes, is_kept) in [(longest, true), (longest + 1, false)] {
+        let query = read(&format!("&key={}", "%FF".repeat(bytes))).unwrap();
+        assert_eq!(query.key.is_some(), is_kept);
+        assert_eq!(AnnounceQuery::from_query(&query.to_query()), Ok(query));
+    }
 }
 
 #[test]
