@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::adding::{Adding, directory, driven, identity};
+use super::adding::{Adding, directory, driven};
 use super::begun::{Begun, TcpIo};
 use super::beside::also;
 use super::choosing::Choosing;
@@ -22,6 +22,7 @@ use super::error::TorrentError;
 use super::file_list::FileList;
 use super::files::TorrentFiles;
 use super::handshake::{Oneself, Shaken, accepted};
+use super::identity::identity;
 use super::links::accept_link;
 use super::magnet_download::MagnetDownload;
 use super::options::{TorrentOptions, TorrentSessionConfig};

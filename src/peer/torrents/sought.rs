@@ -11,10 +11,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::adding::identity;
 use super::begun::Begun;
 use super::error::TorrentError;
 use super::handshake::WireHashes;
+use super::identity::identity;
 use super::rendezvous::Rendezvous;
 use super::sought_link::SoughtLink;
 use super::torrent::{ReadyAsk, Torrent};
