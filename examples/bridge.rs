@@ -8,8 +8,9 @@
 //!
 //! First one peer fetches a torrent from an ordinary client, and the fleet has it from that
 //! peer. Then both worlds have a file, and each peer fetches some of it from each. At last an
-//! ordinary client fetches what only the fleet had. The lines say who brought what; the last
-//! one is `bridged <n> files of <m> MiB`.
+//! ordinary client fetches what only the fleet had: a file, and a folder, which is one for the
+//! fleet and a torrent of several files for the client. The lines say who brought what; the last
+//! one is `bridged <n> files of <m> MiB, and a folder of them`.
 
 mod common;
 
@@ -95,11 +96,36 @@ async fn run() -> Outcome<()> {
     (&mut fetched).await?;
     client.tell(&root, &file, (Some(&fetched), None))?;
 
+    // So does a folder.
+    let dir = fleet[0].dir(&root).join("folder");
+    let files = [("one.bin", 4), ("more/two.bin", 5)];
+    let mut builder = MetainfoBuilder::folder("folder")?.tracker(&url);
+    for (path, seed) in files {
+        random_file(&dir, path, mib, seed)?;
+        builder = builder.add(path.parse()?, (mib * MIB) as u64);
+    }
+    let metainfo = builder.build(|path| fs::File::open(dir.join(path.as_str())))?;
+    let folder = fleet[0].peer.share_folder(&dir).await?;
+    let options = fleet[0].options(&root).also(folder.id);
+    let _seeding = fleet[0].add(&metainfo, options)?;
+    let mut fetched = client.add(&metainfo, client.options(&root))?;
+    (&mut fetched).await?;
+    let there = client.dir(&root).join("folder");
+    for (path, _) in files {
+        if fs::read(dir.join(path))? != fs::read(there.join(path))? {
+            return Err(format!("client has other bytes in {path}").into());
+        }
+    }
+    let kib = fetched.progress().downloaded >> 10;
+    print_line(format_args!("client has folder: {kib} KiB from the fleet"))?;
+
     for member in fleet.into_iter().chain([client]) {
         member.peer.shutdown().await;
     }
     tracker.shutdown().await;
-    print_line(format_args!("bridged 3 files of {mib} MiB"))
+    print_line(format_args!(
+        "bridged 3 files of {mib} MiB, and a folder of them"
+    ))
 }
 
 /// A peer with a torrent session. Only those of the fleet ask the tracker of the fleet.
@@ -179,12 +205,12 @@ impl Member {
     }
 }
 
-/// Writes a file of pseudo-random bytes.
+/// Writes a file of pseudo-random bytes. The name may have folders in it.
 fn random_file(dir: &Path, name: &str, mib: usize, seed: u64) -> Outcome<std::path::PathBuf> {
-    fs::create_dir_all(dir)?;
     let mut bytes = vec![0; mib * MIB];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap_or(dir))?;
     fs::write(&path, bytes)?;
     Ok(path)
 }

@@ -14,9 +14,11 @@
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use bytes::Bytes;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// The shortest buffer that is kept, in bytes. The allocator is good at shorter ones.
 const SHORTEST: usize = 32 << 10;
@@ -170,6 +172,10 @@ impl State {
         Some(bytes)
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "../tests/threads/buffers.rs"]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

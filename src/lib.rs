@@ -170,6 +170,7 @@ pub mod protocol;
 #[cfg(feature = "serde")]
 mod serde;
 pub mod storage;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tracker;

@@ -133,13 +133,13 @@ fn torrent_manifest(input: &mut Input<'_>) {
     let fits = hashes.len() == geometry.chunks() as usize;
     let manifest = Manifest::torrent(id, geometry, PieceDigests::v1(hashes.clone()));
     assert_eq!(manifest.is_ok(), fits);
-    let Ok(manifest) = manifest else {
+    let Some(manifest) = manifest.ok().filter(|_| length < 1 << 16) else {
         return;
     };
     for chunk in geometry.indices().take(8) {
         let range = geometry.range_of(chunk);
         let bytes = content.get(range.start as usize..range.end as usize);
-        let bytes = bytes.expect("the number of hashes has told the length");
+        let bytes = bytes.expect("all of a short one is there");
         let is_right = <[u8; 20]>::from(Sha1::digest(bytes)) == hashes[chunk.as_usize()];
         assert_eq!(manifest.verify(chunk, cut(bytes, input)), is_right);
     }

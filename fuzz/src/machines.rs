@@ -22,6 +22,13 @@ const REGISTRY_MEMORY: Bound = Bound::new(1 << 10, 1 << 20);
 /// The longest scripts, in steps: what follows is in most cases more of the same.
 const MAX_STEPS: usize = 300;
 
+/// Whether a machine checks its own parts after the step of this number; it does so at the end in
+/// any case. To look at all of them takes most of the time of a step, and what is wrong once is
+/// mostly still wrong later.
+fn is_checked(step: usize) -> bool {
+    step.is_power_of_two()
+}
+
 /// Numbers that a model takes as one of what is there at the time, from the first to the
 /// last. There is no other way to make one.
 static INDICES: LazyLock<Vec<Index>> = LazyLock::new(|| {
@@ -49,7 +56,7 @@ pub fn swarm(data: &[u8]) {
         steps.push(step(&mut input));
     }
     SWARM_MEMORY.of(data.len(), || {
-        swarm_script::run(sample, seeding, seed, steps)
+        swarm_script::run(sample, seeding, seed, steps, is_checked)
     });
 }
 
@@ -190,7 +197,7 @@ pub fn registry(data: &[u8]) {
     while !input.is_empty() && requests.len() < MAX_STEPS {
         requests.push(request(&mut input));
     }
-    REGISTRY_MEMORY.of(data.len(), || registry::run(shards, &requests));
+    REGISTRY_MEMORY.of(data.len(), || registry::run(shards, &requests, is_checked));
 }
 
 fn request(input: &mut Input<'_>) -> Request {

@@ -489,7 +489,19 @@ mod tests {
         );
         assert_eq!(in_order("li01e02:abe"), some("li1e2:abe", ""));
         for text in [
-            "", "d", "d1:a", "d1:ae", "i1", "5:a", "-1:", "dle0:e", "x", "<html>",
+            "",
+            "d",
+            "d1:a",
+            "d1:ae",
+            "i1",
+            "5:a",
+            "-1:",
+            "+1:a",
+            " 1:a",
+            "d+1:ai1ee",
+            "dle0:e",
+            "x",
+            "<html>",
         ] {
             assert_eq!(in_order(text), None, "{text:?}");
         }

@@ -417,5 +417,9 @@ impl ShardedRegistry {
     }
 }
 
+#[cfg(all(test, shuttle))]
+#[path = "../../tests/threads/registry.rs"]
+mod schedules;
+
 #[cfg(test)]
 mod tests;

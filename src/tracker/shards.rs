@@ -1,8 +1,10 @@
 //! One half of a registry in shards, each with its own lock, and counts over all
 //! shards.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// All shards of one half.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use bt_lite::bittorrent::{
 };
 use bt_lite::{
     ChunkIndex, ContentId, ContentLimits, ContentReader, ContentState, DownloadError,
-    DownloadEvent, Peer,
+    DownloadEvent, MemoryStorage, Peer, TcpTransport,
 };
 use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
@@ -676,4 +676,104 @@ async fn partial_seed_wants_nothing_and_says_so_until_it_does() {
         }
     }
     part.shutdown().await;
+}
+
+#[tokio::test]
+async fn torrent_that_is_not_shared_when_it_is_complete_says_that_it_is() {
+    let Scene {
+        here: _here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
+    let options = TorrentOptions::new().directory(there.path()).seed(false);
+    let options = options.peer(addr(&seeds));
+    let mut download = fetches.add_magnet(&Magnet::of(&metainfo), options).unwrap();
+    let files = download.files().clone();
+    assert!(files.complete().await);
+    (&mut download).await.unwrap();
+    let listed = files.list().await;
+    assert!(listed.iter().all(|file| file.verified_bytes == file.length));
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn hybrid_torrent_that_is_asked_for_by_both_hashes_is_one() {
+    let Scene {
+        here: _here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::Hybrid).await;
+    // Nobody has told of a peer yet, so it is not known what is in it.
+    let mut link: Magnet = format!(
+        "magnet:?xt=urn:btmh:1220{}",
+        metainfo.info_hash_v2().unwrap()
+    )
+    .parse()
+    .unwrap();
+    link.trackers = Vec::new();
+    let options = || TorrentOptions::new().directory(there.path());
+    let first = fetches.add_magnet(&link, options()).unwrap();
+    let second = options().file(FIRST).peer(addr(&seeds));
+    let second = fetches.add(&metainfo, second).unwrap();
+    // All is wanted, as the first one wants all.
+    let (first, second) = futures::join!(first, second);
+    assert_eq!(first.unwrap(), second.unwrap());
+    check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn call_that_is_refused_changes_nothing() {
+    let Scene {
+        here: _here,
+        there,
+        metainfo,
+        owner,
+        seeds,
+        fetcher,
+        fetches,
+    } = scene(MetainfoFormat::V1).await;
+    let options = || TorrentOptions::new().directory(there.path());
+    let mut download = fetches
+        .add(&metainfo, options().peer(addr(&seeds)))
+        .unwrap();
+    (&mut download).await.unwrap();
+    let other = ContentId::of(b"another");
+    let refused = fetches.add(&metainfo, options().file(FIRST).also(other));
+    assert_eq!(refused.map(|_| ()), Err(TorrentError::PartIsNoOther));
+    let files = fetches.files(&id(&metainfo)).unwrap();
+    files.deselect(&FileChoice::none().file(B)).unwrap();
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn peers_with_one_seed_are_different_clients() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let seeded = async || {
+        let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new()).seed(7);
+        peer.start().await.unwrap()
+    };
+    let (owner, fetcher) = (seeded().await, seeded().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let options = TorrentOptions::new().directory(there.path());
+    let options = options.peer(addr(&seeds));
+    fetches.add(&metainfo, options).unwrap().await.unwrap();
+    check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
 }

@@ -2,7 +2,7 @@
 
 use bt_lite::bittorrent::metainfo::{MAX_INFO_LEN, MAX_METAINFO_LEN};
 use bt_lite::bittorrent::{InfoHashV1, InfoHashV2, Metainfo, MetainfoError};
-use bt_lite::content::{FolderIndexError, LinkTargetError};
+use bt_lite::content::{FolderIndexError, LinkTargetError, MAX_PATH_DEPTH};
 
 use crate::reference::{TORRENTS, torrent};
 use crate::value::{Value, strings};
@@ -315,6 +315,22 @@ fn hashes_of_pieces_have_the_root_of_their_file() {
         layers(|layers| _ = layers.dict().insert(vec![1; 31], vec![1; 32].into())),
         MetainfoError::Bencode(_)
     );
+    // Two files have one layer only if they have as many pieces.
+    let shared = |length: i64| {
+        changed("v2", |value| {
+            let root = value
+                .at("piece layers")
+                .dict()
+                .keys()
+                .next()
+                .unwrap()
+                .clone();
+            let file = value.at("info").at("file tree").at("zz").at("");
+            file.set("length", length);
+            file.set("pieces root", root);
+        })
+    };
+    assert_error!(shared(1 << 30), MetainfoError::LayerWrong { .. });
     // Without any it is as good as a magnet link.
     let none = changed("v2", |value| value.remove("piece layers"));
     assert!(none.unwrap().piece_root(2).is_none());
@@ -333,6 +349,20 @@ fn hashes_of_pieces_have_the_root_of_their_file() {
         leaf(|leaf| leaf.set("attr", "p")),
         MetainfoError::Padding { .. }
     );
+}
+
+#[test]
+fn file_tree_is_as_deep_as_a_path_can_be() {
+    let deep = |depth: usize| {
+        changed_info("v2", |info| {
+            let tree = info.at("file tree");
+            let names = std::iter::repeat_n("z", depth).chain([""]);
+            let file = names.fold(tree, |folder, name| folder.at(name));
+            file.set("length", 0);
+        })
+    };
+    assert!(deep(MAX_PATH_DEPTH).is_ok());
+    assert_error!(deep(MAX_PATH_DEPTH + 1), MetainfoError::TooDeep);
 }
 
 #[test]

@@ -212,6 +212,46 @@ fn silent_peer_is_given_up_after_a_while() {
     );
 }
 
+/// The pieces that are asked for, and of whom.
+fn asks(fetch: &mut MetadataFetch) -> Vec<(u64, u32)> {
+    let outputs = std::iter::from_fn(|| fetch.poll_output());
+    let asks = outputs.map(|output| match output {
+        FetchOutput::Ask { source, piece } => (source.0, piece),
+        other => panic!("{other:?}"),
+    });
+    asks.collect()
+}
+
+#[test]
+fn piece_that_was_refused_is_asked_of_another_only() {
+    let info = info(2 * PIECE);
+    let (now, mut fetch) = (Instant::now(), fetch(&info));
+    fetch.source_up(now, SourceId(1), info.len() as u32);
+    assert_eq!(asks(&mut fetch), [(1, 0), (1, 1)]);
+    fetch.handle_message(now, SourceId(1), MetadataMessage::Reject { piece: 0 });
+    assert_eq!(asks(&mut fetch), []);
+    fetch.source_up(now, SourceId(2), info.len() as u32);
+    assert_eq!(asks(&mut fetch), [(2, 0)]);
+}
+
+#[test]
+fn nothing_is_asked_for_any_more_when_all_is_here() {
+    let info = info(PIECE);
+    let (now, mut fetch) = (Instant::now(), fetch(&info));
+    for id in [1, 2] {
+        fetch.source_up(now, SourceId(id), info.len() as u32);
+    }
+    // What was to be asked has not even been taken.
+    let data = MetadataMessage::Data {
+        piece: 0,
+        total_size: None,
+        data: info.clone(),
+    };
+    fetch.handle_message(now, SourceId(1), data);
+    assert_eq!(fetch.poll_output(), Some(FetchOutput::Done(info)));
+    assert_eq!(fetch.poll_output(), None);
+}
+
 fn nature() -> impl Strategy<Value = Nature> {
     prop_oneof![
         2 => (0..4_u32).prop_map(Nature::Liar),

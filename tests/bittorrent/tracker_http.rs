@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use bt_lite::bittorrent::InfoHashV1;
 use bt_lite::bittorrent::tracker::http::{
-    AnnounceAnswer, AnnounceQuery, AnswerError, DEFAULT_INTERVAL, HttpPeer, MAX_QUERY_LEN,
-    MAX_SCRAPE, PeersForm, QueryError, Refusal, RetryIn, ScrapeAnswer, ScrapeQuery,
+    AnnounceAnswer, AnnounceQuery, AnswerError, DEFAULT_INTERVAL, HttpPeer, MAX_ANSWER_PEERS,
+    MAX_QUERY_LEN, MAX_SCRAPE, MAX_TEXT_LEN, PeersForm, QueryError, Refusal, RetryIn, ScrapeAnswer,
+    ScrapeQuery, scrape_url, with_query,
 };
 use bt_lite::bittorrent::tracker::{AnnounceEvent, ScrapeFigures};
 use proptest::option::of;
@@ -174,6 +175,17 @@ fn queries_of_real_clients_are_read() {
 }
 
 #[test]
+fn key_that_becomes_too_long_as_text_counts_as_missing() {
+    // Each byte that is no UTF-8 becomes three.
+    let longest = MAX_TEXT_LEN / 3;
+    for (bytes, is_kept) in [(longest, true), (longest + 1, false)] {
+        let query = read(&format!("&key={}", "%FF".repeat(bytes))).unwrap();
+        assert_eq!(query.key.is_some(), is_kept);
+        assert_eq!(AnnounceQuery::from_query(&query.to_query()), Ok(query));
+    }
+}
+
+#[test]
 fn query_that_announces_nothing_is_refused() {
     let missing = |key| Err(QueryError::Missing { key });
     let invalid = |key| Err(QueryError::Invalid { key });
@@ -300,4 +312,46 @@ fn scrape_of_unknown_torrents_is_empty() {
     let figures = answer.files[&InfoHashV1::from_bytes([b'a'; 20])];
     assert_eq!((figures.complete, figures.downloaded), (3, 0));
     assert_eq!(answer.min_request_interval, Some(900));
+}
+
+#[test]
+fn query_is_put_where_the_url_has_room_for_it() {
+    for (url, whole) in [
+        ("http://t/a", "http://t/a?x=1"),
+        ("http://t/a?", "http://t/a?x=1"),
+        ("http://t/a?k=2", "http://t/a?k=2&x=1"),
+        ("http://t/a?k=2&", "http://t/a?k=2&x=1"),
+        ("http://t/a?k=2#part", "http://t/a?k=2&x=1"),
+        ("http://t/a#part", "http://t/a?x=1"),
+    ] {
+        assert_eq!(with_query(url, "x=1"), whole);
+    }
+    // What is behind the path is none of it, also where it looks like one.
+    for (url, scrape) in [
+        ("http://t/announce?k=/b", Some("http://t/scrape?k=/b")),
+        ("http://t/announce#/b", Some("http://t/scrape#/b")),
+        ("http://t/a?k=/announce", None),
+        ("http://t/a#/announce", None),
+    ] {
+        assert_eq!(scrape_url(url).as_deref(), scrape, "{url}");
+    }
+}
+
+#[test]
+fn answer_of_too_much_is_read_as_far_as_the_bounds_go() {
+    let mut long = AnnounceAnswer::default();
+    let addrs =
+        (0..=MAX_ANSWER_PEERS as u32).map(|n| SocketAddr::new((n + 1).to_be_bytes().into(), 7));
+    long.peers = addrs.map(HttpPeer::from).collect();
+    for form in [PeersForm::Compact, PeersForm::Full] {
+        let read = AnnounceAnswer::decode(&long.encode(form)).unwrap();
+        assert_eq!(read.peers, long.peers[..MAX_ANSWER_PEERS]);
+    }
+    for (len, is_kept) in [(MAX_TEXT_LEN, true), (MAX_TEXT_LEN + 1, false)] {
+        let mut answer = AnnounceAnswer::default();
+        (answer.warning, answer.tracker_id) = (Some("w".repeat(len)), Some(vec![7; len]));
+        let read = AnnounceAnswer::decode(&answer.encode(PeersForm::Compact)).unwrap();
+        let kept = (read.warning.is_some(), read.tracker_id.is_some());
+        assert_eq!(kept, (is_kept, is_kept));
+    }
 }

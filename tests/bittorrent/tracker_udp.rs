@@ -1,11 +1,12 @@
 //! Trackers over UDP: both ends agree on every packet.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bt_lite::bittorrent::InfoHashV1;
 use bt_lite::bittorrent::tracker::udp::{
-    MAX_ERROR_LEN, MAX_PACKET_LEN, MAX_SCRAPE, MAX_URL_DATA_LEN, PROTOCOL_ID, UdpAnnounce,
-    UdpPacketError, UdpRequest, UdpResponse,
+    MAX_ERROR_LEN, MAX_PACKET_LEN, MAX_RETRANSMISSIONS, MAX_SCRAPE, MAX_URL_DATA_LEN, PROTOCOL_ID,
+    UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse, timeout,
 };
 use bt_lite::bittorrent::tracker::{AnnounceEvent, ScrapeFigures};
 use proptest::option::of;
@@ -195,6 +196,8 @@ fn options_are_read_as_far_as_they_are_whole() {
         url(b"\x01\x01\x02\x02/a\x01\x02\x03?b=\x00\x02\x01x"),
         "/a?b="
     );
+    // What is behind the end is no option, whatever it looks like.
+    assert_eq!(url(b"\x00\x00\x02\x01x"), "");
     // An unknown option has a length as well.
     assert_eq!(url(b"\x09\x03abc\x02\x02/a"), "/a");
     for cut in [
@@ -263,4 +266,19 @@ fn long_answers_are_cut() {
             message
         }
     );
+    let error = UdpResponse::Error {
+        transaction_id: 0,
+        message: "a".repeat(MAX_ERROR_LEN + 1),
+    };
+    assert_eq!(error.encode().len(), 8 + MAX_ERROR_LEN);
+}
+
+#[test]
+fn each_wait_is_twice_as_long_as_the_last_until_there_is_no_more() {
+    assert_eq!(timeout(0), Some(Duration::from_secs(15)));
+    for sent in 1..=MAX_RETRANSMISSIONS {
+        assert_eq!(timeout(sent), timeout(sent - 1).map(|before| 2 * before));
+        assert!(timeout(sent).is_some(), "{sent}");
+    }
+    assert_eq!(timeout(MAX_RETRANSMISSIONS + 1), None);
 }

@@ -8,6 +8,8 @@ use bt_lite::bittorrent::wire::{
 };
 use bytes::Bytes;
 
+use crate::value::Value;
+
 #[test]
 fn extended_handshake_says_what_bep_10_has() {
     let payload = b"d1:md11:ut_metadatai3e6:ut_pexi1ee13:metadata_sizei31235e1:pi6881e4:reqqi500e\
@@ -129,4 +131,27 @@ fn peers_beyond_the_bound_are_passed_over() {
     let payload = [b"d5:added6000:".to_vec(), vec![1; 6000], b"e".to_vec()].concat();
     let read = PexMessage::decode(&payload).unwrap();
     assert_eq!(read.added.len(), MAX_PEX_PEERS);
+    // No more are sent, of each family.
+    let addrs = (0..=MAX_PEX_PEERS as u16).flat_map(|n| {
+        let ips = [IpAddr::from([1, 2, 3, 4]), IpAddr::from([7; 16])];
+        ips.map(|ip| SocketAddr::new(ip, n + 1))
+    });
+    let all = PexMessage {
+        added: addrs
+            .clone()
+            .map(|addr| PexPeer { addr, flags: 0 })
+            .collect(),
+        dropped: addrs.collect(),
+    };
+    let sent = Value::parse(&all.encode());
+    let Value::Dict(sent) = sent else {
+        panic!("{sent:?}")
+    };
+    let len = |key: &str| match &sent[key.as_bytes()] {
+        Value::Bytes(bytes) => bytes.len(),
+        other => panic!("{other:?}"),
+    };
+    for (v4, v6) in [("added", "added6"), ("dropped", "dropped6")] {
+        assert_eq!((len(v4), len(v6)), (6 * MAX_PEX_PEERS, 18 * MAX_PEX_PEERS));
+    }
 }

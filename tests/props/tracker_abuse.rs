@@ -500,3 +500,19 @@ fn invalid_snapshot_is_refused() {
     let empty: Snapshot = serde_json::from_str("{}").unwrap();
     assert_eq!(empty, Snapshot::default());
 }
+
+#[test]
+fn snapshot_gives_no_more_credit_than_anybody_can_have() {
+    let mut config = RegistryConfig::default();
+    config.max_credit_rate = 1000;
+    let world = World::new(config, 1);
+    let credit = |rate: u64| format!(r#"{{"addr": "10.0.0.1:7000", "bytes_per_second": {rate}}}"#);
+    for (rate, kept) in [(u64::MAX, Some(1000)), (1000, Some(1000)), (0, None)] {
+        let text = format!(r#"{{"credits": [{}]}}"#, credit(rate));
+        let snapshot: Snapshot = serde_json::from_str(&text).unwrap();
+        world.registry.restore(world.now, &snapshot);
+        let credits = world.registry.snapshot(world.now).credits;
+        let found = credits.first().map(|credit| credit.bytes_per_second);
+        assert_eq!(found, kept, "{rate}");
+    }
+}

@@ -1,11 +1,12 @@
 //! Names: what a stranger cannot take from others by using their names, and which
 //! name a tracker tells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bt_lite::ContentId;
+use bt_lite::protocol::limits::MAX_AMBIGUOUS;
 use bt_lite::protocol::{OwnState, Refusal, RefusedEntry};
-use bt_lite::tracker::RegistryConfig;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 
 use crate::tracker_world::{Peer, World, entry, id};
 
@@ -174,7 +175,9 @@ fn peer_has_several_names_for_a_content_and_loses_them_together() {
 fn name_that_others_fetched_by_does_not_give_way() {
     let mut config = RegistryConfig::default();
     config.max_contents_per_name = 3;
-    for fetched in [false, true] {
+    // Nobody makes a name worth more from its own host.
+    for reporter in [None, Some(1), Some(2)] {
+        let fetched = reporter == Some(2);
         let mut world = World::new(config.clone());
         let (one, two, other) = (
             world.register(1, 7),
@@ -186,10 +189,11 @@ fn name_that_others_fetched_by_does_not_give_way() {
             assert_eq!(world.own(&two, number, "name"), Ok(()));
         }
         assert_eq!(world.own(&other, 3, "name"), Ok(()));
-        if fetched {
+        if let Some(host) = reporter {
             world.now += Duration::from_secs(1);
-            let owner = world.owner_ref(&other, 1, &one);
-            world.report(&other, owner, 1000);
+            let reporter = if host == 1 { &two } else { &other };
+            let owner = world.owner_ref(reporter, 1, &one);
+            world.report(reporter, owner, 1000);
         }
         let newcomer = world.register(3, 7);
         let outcome = world.own(&newcomer, 4, "name");
@@ -227,4 +231,28 @@ fn name_that_is_told_is_the_one_that_most_hosts_use() {
         "true"
     );
     world.registry.check_invariants();
+}
+
+#[test]
+fn no_more_contents_of_a_name_are_told_than_fit_in_an_answer() {
+    let max = MAX_AMBIGUOUS as u32;
+    let sharded = || {
+        let now = Instant::now();
+        let registry = ShardedRegistry::new(RegistryConfig::default(), [4; 32], 1, 4, now);
+        World { registry, now }
+    };
+    let mut world = sharded();
+    let own = |world: &mut World, from: u32| {
+        for number in 0..max {
+            let peer = world.register(1 + number as u8, 7);
+            assert_eq!(world.own(&peer, from + number, "name"), Ok(()));
+        }
+    };
+    own(&mut world, 0);
+    let snapshot = world.registry.snapshot(world.now);
+    let mut world = sharded();
+    world.registry.restore(world.now, &snapshot);
+    own(&mut world, max);
+    let asker = world.register(99, 7);
+    assert_eq!(world.named(&asker, "name").len(), MAX_AMBIGUOUS);
 }

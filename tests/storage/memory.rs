@@ -1,7 +1,7 @@
 //! Promises of the memory storage that the suite does not check.
 
 use bt_lite::storage::{Partial, check_range};
-use bt_lite::{Bitfield, ChunkIndex, Manifest, MemoryStorage, Storage, StorageError};
+use bt_lite::{Bitfield, ChunkIndex, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
 
 const CHUNK: usize = 16 << 10;
@@ -100,4 +100,40 @@ fn range_that_overflows_is_out_of_bounds() {
             })
         );
     }
+}
+
+#[tokio::test]
+async fn what_is_replaced_takes_no_room_any_more() {
+    let storage = MemoryStorage::with_capacity(120);
+    let name: ContentName = "a".parse().unwrap();
+    storage.insert(name.clone(), vec![1; 60]).unwrap();
+    for fill in 2..5 {
+        let manifest = Manifest::of(&[fill; 60]).unwrap();
+        let blob = storage
+            .create_replacing(&name, &manifest)
+            .await
+            .unwrap()
+            .blob;
+        blob.write_at(0, vec![vec![fill; 60].into()]).await.unwrap();
+        blob.finish().await.unwrap();
+    }
+    assert_eq!(storage.bytes(&name).unwrap(), vec![4; 60]);
+}
+
+#[tokio::test]
+async fn blob_that_is_finished_commits_nothing_of_the_next_one() {
+    let storage = MemoryStorage::new();
+    let manifest = Manifest::of(&[3; 60]).unwrap();
+    let name = |text: &str| text.parse::<ContentName>().unwrap();
+    let blob = storage.create(&name("a"), &manifest).await.unwrap().blob;
+    blob.write_at(0, vec![vec![3; 60].into()]).await.unwrap();
+    blob.finish().await.unwrap();
+    let next = storage.create(&name("b"), &manifest).await.unwrap();
+    next.blob
+        .write_at(0, vec![vec![9; 60].into()])
+        .await
+        .unwrap();
+    blob.commit(&Bitfield::all(1)).await.unwrap();
+    drop(next);
+    assert!(!storage.has_partial(&manifest.id()).await);
 }

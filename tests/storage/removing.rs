@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bt_lite::storage::{Stored, open_file};
 use bt_lite::{Bitfield, ContentId, ContentName, FileStorage, Manifest, Storage, StorageError};
@@ -306,4 +307,44 @@ async fn draft_that_a_crash_left_behind_goes_and_one_that_is_written_stays() {
         "{published}"
     );
     assert_eq!(dir.names(), ["x"]);
+}
+
+#[tokio::test]
+async fn stamp_within_one_tick_of_the_clock_proves_nothing() {
+    let dir = TestDir::new();
+    let (storage, path) = (dir.open(), dir.path("x"));
+    let time = SystemTime::now() + Duration::from_secs(3600);
+    let write = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    write(&dir.content);
+    let known = open_file(&path).await.unwrap().file();
+    let other = vec![7; dir.content.len()];
+    write(&other);
+    let removed = storage.remove(&named("x"), &dir.id(), known.as_ref()).await;
+    let changed = matches!(removed, Err(StorageError::Changed { .. }));
+    assert!(changed, "{removed:?}");
+    assert_eq!(fs::read(&path).unwrap(), other);
+    write(&dir.content);
+    let removed = storage.remove(&named("x"), &dir.id(), known.as_ref()).await;
+    assert_eq!((removed, path.exists()), (Ok(()), false));
+}
+
+#[tokio::test]
+async fn file_elsewhere_that_is_away_for_a_while_is_not_forgotten() {
+    let dir = TestDir::new();
+    let storage = dir.open();
+    let [path, away] = ["y", "z"].map(|name| dir.root.path().join(name));
+    fs::write(&path, &dir.content).unwrap();
+    let blob = open_file(&path).await.unwrap();
+    let stored = Stored::new(named("x"), dir.manifest.clone(), blob);
+    storage.remember(&stored).await.unwrap();
+    fs::rename(&path, &away).unwrap();
+    let catalogue = storage.catalogue().await.unwrap();
+    assert_eq!((catalogue.remembered.len(), catalogue.lost.len()), (0, 1));
+    fs::rename(&away, &path).unwrap();
+    let catalogue = storage.catalogue().await.unwrap();
+    assert_eq!((catalogue.remembered.len(), catalogue.lost.len()), (1, 0));
 }

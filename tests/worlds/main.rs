@@ -21,6 +21,7 @@ mod panics;
 mod plan;
 mod run;
 mod shrink;
+mod soak;
 mod violation;
 
 use std::collections::BTreeMap;

@@ -255,7 +255,6 @@ impl MetadataFetch {
         match Vec::from_iter(senders)[..] {
             [liar] => {
                 self.sources.remove(&liar);
-                self.suspects.retain(|suspect| *suspect != liar);
                 if self.liars.len() >= MAX_LIARS {
                     self.liars.pop_first();
                 }

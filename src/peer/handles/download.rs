@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellation
 
 use crate::content::{Bitfield, Content, ContentName, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
+use crate::peer::contents::choice::Choice;
 use crate::peer::contents::common_place::CommonPlace;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::passing::PassingStorage;
@@ -478,12 +479,34 @@ async fn outcome(
     }
 }
 
-/// Waits until all is here of which only a part is wanted.
-async fn resting(mut status: watch::Receiver<ContentStatus>) -> Content {
-    let choice = status.borrow().choice().cloned();
-    let Some(choice) = choice else {
-        return std::future::pending().await;
-    };
+/// Waits until all is here of which only a part is wanted. What is wanted is another choice
+/// when the download joins another one.
+async fn resting(status: watch::Receiver<ContentStatus>) -> Content {
+    loop {
+        let choice = status.borrow().choice().cloned();
+        let is_other = |status: &ContentStatus| match (status.choice(), &choice) {
+            (Some(now), Some(before)) => !Arc::ptr_eq(now, before),
+            (now, before) => now.is_some() != before.is_some(),
+        };
+        let mut news = status.clone();
+        let rests = async {
+            match &choice {
+                Some(choice) => all_of(choice, status.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            content = rests => return content,
+            is_gone = async { news.wait_for(is_other).await.is_err() } => if is_gone {
+                return std::future::pending().await;
+            },
+        }
+    }
+}
+
+/// Waits until all of a choice is here.
+async fn all_of(choice: &Choice, mut status: watch::Receiver<ContentStatus>) -> Content {
     loop {
         choice.here().await;
         let seen = status.wait_for(|status| status.content().is_some()).await;

@@ -582,3 +582,116 @@ impl Bans {
         self.0.iter().any(is)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(number: usize) -> Addr {
+        let [high, low] = (number as u16).to_be_bytes();
+        format!("10.0.{high}.{low}:7").parse().expect("an address")
+    }
+
+    /// A book with one owner, which was named at this time.
+    fn book() -> (AddressBook, Instant) {
+        let (mut book, now) = (AddressBook::default(), Instant::now());
+        book.named(now, addr(0), false);
+        (book, now)
+    }
+
+    /// Dials the owner, and fails. Returns whether it could be dialled.
+    fn fails(book: &mut AddressBook, now: Instant) -> bool {
+        let dialled = book.dial(now, false, false).is_some();
+        if dialled {
+            book.dial_failed(now, &addr(0));
+        }
+        book.check_invariants();
+        dialled
+    }
+
+    #[test]
+    fn owner_without_a_place_is_dialled_soon_again_but_not_forever() {
+        let (mut book, mut now) = book();
+        for _proved in 0..2 {
+            for _ in 0..MAX_BUSY {
+                assert!(fails(&mut book, now));
+                book.had_no_place(now, &addr(0));
+                now += FIRST_PAUSE;
+            }
+            book.proved(&addr(0));
+        }
+        for _ in 0..MAX_BUSY + MAX_FAILURES {
+            if fails(&mut book, now) {
+                book.had_no_place(now, &addr(0));
+            }
+            now += Duration::from_secs(60);
+        }
+        assert!(book.next_lapsed().is_some());
+    }
+
+    #[test]
+    fn owner_that_is_named_again_after_it_has_lapsed_begins_anew() {
+        let (mut book, mut now) = book();
+        while book.next_lapsed().is_none() {
+            fails(&mut book, now);
+            now += Duration::from_secs(1);
+        }
+        book.named(now, addr(0), false);
+        assert!(fails(&mut book, now));
+        assert!(fails(&mut book, now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn farewell_counts_until_the_next_failure() {
+        let (mut book, now) = book();
+        book.said_farewell(&addr(0), Farewell::Full);
+        assert_eq!(book.counts().full, 1);
+        assert!(fails(&mut book, now));
+        assert_eq!((book.counts().known, book.counts().full), (1, 0));
+    }
+
+    #[test]
+    fn claimed_address_that_proved_wrong_is_forgotten() {
+        let (mut book, now) = (AddressBook::default(), Instant::now());
+        let info = LinkInfo {
+            dialled: false,
+            ..LinkInfo::unmet(addr(1))
+        };
+        book.linked(&info);
+        book.proved(&addr(1));
+        book.unlinked(now, &addr(1));
+        assert!(book.has_candidates());
+        book.disproved(&addr(1));
+        assert!(!book.has_candidates());
+        book.check_invariants();
+    }
+
+    #[test]
+    fn host_that_is_banned_may_still_be_dialled_where_others_name_it() {
+        let mut book = AddressBook::default();
+        let dialled = LinkInfo::unmet(addr(1));
+        book.ban(&dialled.host, None);
+        assert!(!book.is_banned(&dialled));
+        let accepted = LinkInfo {
+            dialled: false,
+            ..dialled
+        };
+        assert!(book.is_banned(&accepted));
+    }
+
+    #[test]
+    fn oldest_of_many_blank_hosts_is_forgotten_and_trust_ends_it() {
+        let (mut book, now) = (AddressBook::default(), Instant::now());
+        let host = |number| HostKey::of(&addr(number));
+        for number in 0..=MAX_SUSPECTS {
+            let since = now + Duration::from_millis(number as u64);
+            book.never_had_anything(since, &host(number));
+        }
+        assert!(!book.is_known_blank(now, &host(0)));
+        for number in [1, MAX_SUSPECTS] {
+            assert!(book.is_known_blank(now, &host(number)), "{number}");
+        }
+        book.trust(&host(1));
+        assert!(!book.is_known_blank(now, &host(1)));
+    }
+}

@@ -112,3 +112,33 @@ impl StandbyLinks {
         self.0.values().map(|standby| standby.position).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::swarm::link_info::LinkInfo;
+
+    fn standby(positions: &[u32]) -> StandbyLinks {
+        let (mut links, now) = (StandbyLinks::default(), Instant::now());
+        for (id, position) in (0..).map(LinkId).zip(positions) {
+            let info = LinkInfo::unmet("10.0.0.1:7".parse().expect("an address"));
+            links.insert(id, Link::new(now, id, info, 0), *position, Vec::new());
+        }
+        links
+    }
+
+    #[test]
+    fn only_a_place_nearer_than_ever_is_a_move() {
+        let mut links = standby(&[5]);
+        let moves = [4, 6, 5, 4, 3].map(|position| links.moved(LinkId(0), position));
+        assert_eq!(moves, [true, false, false, false, true]);
+        assert!(!links.moved(LinkId(1), 1));
+    }
+
+    #[test]
+    fn worst_place_is_the_last_one_and_the_position_the_first() {
+        let links = standby(&[2, 7, 5]);
+        assert_eq!(links.worst(), Some(LinkId(1)));
+        assert_eq!(links.position(), Some(2));
+    }
+}

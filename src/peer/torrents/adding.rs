@@ -9,13 +9,14 @@ use super::also::InCommon;
 use super::beside::also;
 use super::error::TorrentError;
 use super::file_list::FileList;
+use super::identity::identity;
 use super::links::TorrentOutside;
 use super::options::TorrentOptions;
 use super::rendezvous::{Driven, Rendezvous};
 use super::sought::Sought;
 use super::table::TorrentTable;
 use super::torrent::Torrent;
-use crate::bittorrent::{InfoHashV1, Metainfo, TorrentFile};
+use crate::bittorrent::{Metainfo, TorrentFile};
 use crate::content::{
     Content, ContentId, ContentName, FolderPath, Geometry, Manifest, PieceDigests,
 };
@@ -108,15 +109,6 @@ pub(super) fn driven(task: &DownloadTask, length: u64) -> Driven {
         status: task.status(),
         inbox: task.inbox(),
         length,
-    }
-}
-
-/// What a torrent is known by: to its peers and trackers, and here.
-pub(super) fn identity(metainfo: &Metainfo) -> (InfoHashV1, ContentId) {
-    match (metainfo.info_hash_v1(), metainfo.info_hash_v2()) {
-        (Some(v1), _) => (v1, ContentId::of_torrent_v1(v1.as_bytes())),
-        (None, Some(v2)) => (v2.truncated(), ContentId::of_torrent_v2(v2.as_bytes())),
-        (None, None) => unreachable!("a torrent has one of the two"),
     }
 }
 

@@ -39,7 +39,7 @@ impl Begun {
         remote: SocketAddr,
         place: ConnectionPlace,
     ) -> Option<Self> {
-        let Some(connected) = meeting.peers.connect(shaken.client, None) else {
+        let Some(connected) = meeting.peers.connect((shaken.client, remote.ip()), None) else {
             tracing::debug!("connected already");
             return None;
         };
@@ -87,7 +87,9 @@ impl Begun {
         let (shaken, remote) = timeout(HANDSHAKE_TIMEOUT, shake)
             .await
             .unwrap_or(Err(HandshakeError::TimedOut))?;
-        let connected = meeting.peers.connect(shaken.client, Some(remote));
+        let connected = meeting
+            .peers
+            .connect((shaken.client, remote.ip()), Some(remote));
         let connected = connected.ok_or(HandshakeError::WrongPeer)?;
         Ok(Self::new(shaken, remote, place, connected))
     }

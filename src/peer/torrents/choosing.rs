@@ -67,7 +67,7 @@ impl Choosing {
         let mut state = self.state();
         let all = FileChoice::all();
         let files = files.unwrap_or(&all);
-        if is_also && !files.is_all() && state.is_part() {
+        if is_also && !files.is_all() {
             return Err(TorrentError::PartIsNoOther);
         }
         state.change(Change::Select, files)?;
@@ -213,5 +213,116 @@ impl Known {
     fn is_all(&self) -> bool {
         let mut files = self.list.files().iter().zip(&self.chosen);
         files.all(|(file, chosen)| *chosen || file.kind == FileKind::Padding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bittorrent::{Metainfo, MetainfoBuilder, MetainfoFormat};
+    use crate::content::Geometry;
+
+    /// Three files, with padding between them.
+    fn metainfo() -> Metainfo {
+        let builder = MetainfoBuilder::folder("f").expect("a name");
+        let builder = ["a", "b", "c"].into_iter().fold(builder, |builder, path| {
+            builder.add(path.parse().expect("a path"), 5)
+        });
+        let builder = builder.format(MetainfoFormat::Hybrid);
+        let torrent = builder.build(|_| Ok(&b"hello"[..]));
+        torrent.expect("a torrent")
+    }
+
+    fn list() -> FileList {
+        let metainfo = metainfo();
+        let piece_len = u64::from(metainfo.piece_length());
+        let geometry = Geometry::of_torrent(metainfo.total_length(), piece_len);
+        FileList::new(&metainfo, geometry.expect("a geometry"))
+    }
+
+    fn known(choosing: &Choosing) -> Result<(), TorrentError> {
+        choosing.known(list(), &Arc::default())
+    }
+
+    /// The files that are wanted.
+    fn wanted(choosing: &Choosing) -> Vec<String> {
+        let (list, chosen) = choosing.files().expect("they are known");
+        let files = list.files().iter().zip(chosen);
+        let files = files.filter(|(file, chosen)| *chosen && file.kind == FileKind::Data);
+        files.map(|(file, _)| file.path.to_string()).collect()
+    }
+
+    fn of(path: &str) -> FileChoice {
+        FileChoice::none().path(path)
+    }
+
+    #[test]
+    fn what_was_wanted_at_first_and_is_not_there_leaves_what_was_asked_for_since() {
+        let choosing = Choosing::new(Some(of("x")), false);
+        choosing
+            .asked_again(Some(&of("b")), false)
+            .expect("not known yet");
+        assert_eq!(known(&choosing), Ok(()));
+        assert_eq!(wanted(&choosing), ["b"]);
+    }
+
+    #[test]
+    fn whole_torrent_stays_whole_whatever_is_asked_for_before_it_is_known() {
+        let choosing = Choosing::new(None, false);
+        choosing
+            .asked_again(Some(&of("x")), false)
+            .expect("not known yet");
+        // All are wanted: what else is does not matter, not even whether it is there.
+        assert_eq!(known(&choosing), Ok(()));
+        assert_eq!(wanted(&choosing), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn calls_of_one_kind_are_put_together_before_the_torrent_is_known() {
+        let begun = || Choosing::new(Some(of("a")), false);
+        let choosing = begun();
+        for files in [of("b"), FileChoice::all()] {
+            choosing
+                .change(Change::Select, &files)
+                .expect("not known yet");
+        }
+        assert_eq!(known(&choosing), Ok(()));
+        assert_eq!(wanted(&choosing), ["a", "b", "c"]);
+        // One path that is none is told of those that were put together.
+        let choosing = begun();
+        for files in [of("b"), of("../b")] {
+            choosing
+                .change(Change::Select, &files)
+                .expect("not known yet");
+        }
+        assert_eq!(known(&choosing), Ok(()));
+        assert_eq!(wanted(&choosing), ["a"]);
+    }
+
+    #[test]
+    fn part_of_a_torrent_is_no_other_content_as_well() {
+        let refused = Err(TorrentError::PartIsNoOther);
+        let choosing = Choosing::new(Some(of("a")), false);
+        assert_eq!(choosing.asked_again(Some(&of("b")), true), refused);
+        assert_eq!(known(&choosing), Ok(()));
+        assert_eq!(choosing.asked_again(Some(&of("b")), true), refused);
+        assert_eq!(wanted(&choosing), ["a"]);
+        assert_eq!(choosing.asked_again(None, true), Ok(()));
+        assert_eq!(choosing.change(Change::Deselect, &of("b")), refused);
+        assert_eq!(wanted(&choosing), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn padding_cannot_be_chosen() {
+        let choosing = Choosing::new(None, false);
+        assert_eq!(known(&choosing), Ok(()));
+        let list = list();
+        let padding = list
+            .files()
+            .iter()
+            .find(|file| file.kind == FileKind::Padding);
+        let path = padding.expect("there is some").path.clone();
+        let refused = choosing.change(Change::Only, &of(path.as_str()));
+        assert_eq!(refused, Err(TorrentError::NoSuchPath { path }));
     }
 }

@@ -1,7 +1,7 @@
 //! The peers of one torrent: those that somebody has named, and those that are connected.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bittorrent::wire::ClientId;
@@ -16,14 +16,15 @@ pub(super) struct KnownPeers(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     named: VecDeque<SocketAddr>,
-    /// Those that are connected, and where they can be dialled, if that is known.
-    connected: HashMap<ClientId, Option<SocketAddr>>,
+    /// Those that are connected, and where they can be dialled, if that is known. A client is
+    /// told by its id and host: anybody can say that he is another one.
+    connected: HashMap<(ClientId, IpAddr), Option<SocketAddr>>,
 }
 
 /// A connection, until it is dropped.
 pub(super) struct ConnectedPeer {
     peers: Arc<KnownPeers>,
-    client: ClientId,
+    client: (ClientId, IpAddr),
 }
 
 impl KnownPeers {
@@ -51,10 +52,10 @@ impl KnownPeers {
         self.state().named.iter().copied().collect()
     }
 
-    /// Notes a connection. `None` if there is one with this client already.
+    /// Notes a connection. `None` if there is one with this client on this host already.
     pub(super) fn connect(
         self: &Arc<Self>,
-        client: ClientId,
+        client: (ClientId, IpAddr),
         listens: Option<SocketAddr>,
     ) -> Option<ConnectedPeer> {
         let mut state = self.state();
@@ -126,10 +127,14 @@ mod tests {
     #[test]
     fn client_has_one_connection_and_is_told_of_others() {
         let peers = Arc::new(KnownPeers::default());
-        let [a, b] = [1, 2].map(|n| ClientId([n; 20]));
+        let host = addr(1).ip();
+        let [a, b] = [1, 2].map(|n| (ClientId([n; 20]), host));
         let first = peers.connect(a, Some(addr(1))).unwrap();
         assert!(peers.connect(a, None).is_none());
         let second = peers.connect(b, None).unwrap();
+        // Somebody else who says that he is the first one keeps nobody away.
+        let liar = (a.0, [192, 0, 2, 77].into());
+        drop(peers.connect(liar, None).unwrap());
         assert_eq!(first.others(), BTreeSet::new());
         second.listens_at(addr(2));
         assert_eq!(first.others(), BTreeSet::from([addr(2)]));

@@ -25,6 +25,7 @@ mod file_choice;
 mod file_list;
 mod files;
 mod handshake;
+mod identity;
 mod known_peers;
 mod layers;
 mod links;

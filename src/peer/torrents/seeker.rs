@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::adding::Adding;
 use super::announcer::announce;
+use super::beside::also;
 use super::error::TorrentError;
 use super::options::TorrentOptions;
 use super::rendezvous::Driven;
@@ -15,6 +16,7 @@ use super::sought_talk::dial;
 use super::table::TorrentTable;
 use crate::content::ContentId;
 use crate::error::DownloadError;
+use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::task::outside::{OutsidePart, Seek};
 use crate::peer::swarm::StallReason;
 
@@ -78,6 +80,27 @@ impl Seek for Seeker {
             ..self.driven.clone()
         };
         Ok(adding.part(&self.table, Some(Arc::clone(sought)), driven))
+    }
+
+    fn joined(&self, id: ContentId, status: watch::Receiver<ContentStatus>) {
+        let Some(other) = self.table.of_content(&id) else {
+            return;
+        };
+        let (own, meeting) = (&self.sought.meeting, &other.meeting);
+        let mut others = own.also();
+        others.extend(self.options.also);
+        let files = self.options.files.as_ref();
+        let asked = meeting.choosing.asked_again(files, !others.is_empty());
+        if let Err(error) = asked {
+            tracing::warn!(%id, %error, "what was asked for is not what is fetched");
+        }
+        meeting.told_of(own.peers.named());
+        let tasks = &meeting.session.shared.tasks;
+        for id in others {
+            let (common, options) = (Arc::clone(&other.common), self.options.clone());
+            let also = also(common, id, options, status.clone());
+            tasks.spawn(tasks.span.clone(), also);
+        }
     }
 }
 

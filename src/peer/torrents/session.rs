@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::adding::{Adding, directory, driven, identity};
+use super::adding::{Adding, directory, driven};
 use super::begun::{Begun, TcpIo};
 use super::beside::also;
 use super::choosing::Choosing;
@@ -22,6 +22,7 @@ use super::error::TorrentError;
 use super::file_list::FileList;
 use super::files::TorrentFiles;
 use super::handshake::{Oneself, Shaken, accepted};
+use super::identity::identity;
 use super::links::accept_link;
 use super::magnet_download::MagnetDownload;
 use super::options::{TorrentOptions, TorrentSessionConfig};
@@ -219,7 +220,12 @@ impl TorrentSession {
                 .also
                 .into_iter()
                 .for_each(|id| sought.meeting.is_also(id));
-            sought.supply(metainfo);
+            if sought.supply(metainfo) {
+                // It is listed by the id that it was sought by.
+                let (sought, name) = (Arc::clone(sought), metainfo.name().parse().ok());
+                let id = sought.id;
+                return self.seek(sought, (id, name), options);
+            }
         }
         let meeting = self.meeting(info_hash, metainfo.trackers().to_vec(), &options);
         // Those of v2 alone cannot be verified without them.
@@ -323,7 +329,7 @@ impl TorrentSession {
             }
             _ => {
                 let meeting = self.meeting(info_hash, trackers, &options);
-                let sought = Arc::new(Sought::of_magnet(meeting, magnet));
+                let sought = Arc::new(Sought::of_magnet(meeting, id, magnet));
                 self.torrents.insert_sought(hashes, &sought);
                 sought
             }

@@ -55,7 +55,10 @@ impl SessionShared {
     }
 }
 
-/// Random numbers that follow from the seed of the peer.
+/// Random numbers that follow from the seed of the peer and its id: peers may have the same
+/// seed, and are to be told apart.
 pub(super) fn rng(shared: &PeerShared) -> fastrand::Rng {
-    fastrand::Rng::with_seed(shared.swarm_config().planner.seed)
+    let id = u128::from_le_bytes(shared.identity.id.0);
+    let seed = shared.swarm_config().planner.seed;
+    fastrand::Rng::with_seed(seed ^ id as u64 ^ (id >> 64) as u64)
 }

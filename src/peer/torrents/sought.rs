@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::begun::Begun;
 use super::error::TorrentError;
 use super::handshake::WireHashes;
+use super::identity::identity;
 use super::rendezvous::Rendezvous;
 use super::sought_link::SoughtLink;
 use super::torrent::{ReadyAsk, Torrent};
@@ -22,6 +23,7 @@ use crate::bittorrent::link::{
 };
 use crate::bittorrent::wire::MetadataMessage;
 use crate::bittorrent::{InfoHashV1, Magnet, Metainfo};
+use crate::content::ContentId;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::swarm::StallReason;
 
@@ -51,6 +53,8 @@ const LAYER_GRACE: Duration = Duration::from_secs(2);
 /// A torrent that is not known yet.
 pub(super) struct Sought {
     pub(super) meeting: Arc<Rendezvous>,
+    /// What the peer lists it by until it is known.
+    pub(super) id: ContentId,
     hash: MetadataHash,
     /// What a magnet link says of it, and its info dictionary does not.
     trackers: Vec<Vec<String>>,
@@ -143,7 +147,7 @@ pub(super) struct Dialling {
 
 impl Sought {
     /// The torrent of a magnet link.
-    pub(super) fn of_magnet(meeting: Arc<Rendezvous>, magnet: &Magnet) -> Self {
+    pub(super) fn of_magnet(meeting: Arc<Rendezvous>, id: ContentId, magnet: &Magnet) -> Self {
         let v1 = magnet.v1.map(|v1| MetadataHash::Sha1(*v1.as_bytes()));
         let v2 = magnet.v2.map(|v2| MetadataHash::Sha256(*v2.as_bytes()));
         // The stronger one, if there are both.
@@ -155,26 +159,28 @@ impl Sought {
         Self {
             trackers: tiers(magnet),
             web_seeds: magnet.web_seeds.clone(),
-            ..Self::new(meeting, hash, truncated, stage)
+            ..Self::new((meeting, id), hash, truncated, stage)
         }
     }
 
     /// A torrent that lacks nothing but hashes of v2.
     pub(super) fn of_metainfo(meeting: Arc<Rendezvous>, metainfo: Metainfo) -> Self {
+        let (_, id) = identity(&metainfo);
         let v2 = metainfo.info_hash_v2();
         let hash = MetadataHash::Sha256(v2.map(|v2| *v2.as_bytes()).unwrap_or_default());
         let truncated = v2.map(|v2| v2.truncated());
-        Self::new(meeting, hash, truncated, Stage::layers(metainfo))
+        Self::new((meeting, id), hash, truncated, Stage::layers(metainfo))
     }
 
     fn new(
-        meeting: Arc<Rendezvous>,
+        (meeting, id): (Arc<Rendezvous>, ContentId),
         hash: MetadataHash,
         v2: Option<InfoHashV1>,
         stage: Stage,
     ) -> Self {
         Self {
             meeting,
+            id,
             hash,
             trackers: Vec::new(),
             web_seeds: Vec::new(),
@@ -272,11 +278,15 @@ impl Sought {
         }
     }
 
-    /// The user has the torrent.
-    pub(super) fn supply(&self, metainfo: &Metainfo) {
-        if metainfo.missing_layers().is_empty() && !self.hash_differs(metainfo) {
+    /// The user has a torrent of a hash of this one. Returns whether it is this one.
+    pub(super) fn supply(&self, metainfo: &Metainfo) -> bool {
+        if self.hash_differs(metainfo) {
+            return false;
+        }
+        if metainfo.missing_layers().is_empty() {
             self.set_stage(Stage::Known(Box::new(metainfo.clone())));
         }
+        true
     }
 
     /// The torrent, if it is known.

@@ -10,7 +10,9 @@
 //! and a later sync would not say so.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Shares the syncs of one directory or file.
 #[derive(Debug, Default)]
@@ -113,6 +115,10 @@ fn copy(error: &io::Error) -> io::Error {
         None => io::Error::new(error.kind(), error.to_string()),
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "../../../tests/threads/group_sync.rs"]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

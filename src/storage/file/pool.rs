@@ -15,8 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::dir::DataFile;
 use crate::descriptors::{descriptor_limit, is_exhausted};
 use crate::storage::{FilePoolStats, StorageError};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many descriptors a process needs beside files of contents and
 /// connections: standard streams, directories, the runtime, and files that are
@@ -378,6 +379,10 @@ impl Drop for WaitingWriter<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "../../../tests/threads/pool.rs"]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

@@ -396,11 +396,6 @@ impl ClientState {
             let id = entry.id;
             let now = inner.entry(&id, &entry.name);
             let now = now.filter(|_| entry.state != OwnState::Gone);
-            let untold = inner.trackers[tracker].untold.get(&id);
-            if untold.is_some_and(|untold| untold[0].state == OwnState::Gone) {
-                // All that is true by now follows.
-                continue;
-            }
             let again = match now {
                 Some(now) => vec![now],
                 // It was gone meanwhile, and may be back.
@@ -763,7 +758,12 @@ mod tests {
             now,
         );
         assert!(state.next_retry(0).is_some());
-        // A tracker that knows nothing is told of it together with the rest.
+        // A tracker that knows nothing is told of it together with the rest, and the pauses
+        // begin anew.
+        state.registered_anew(0);
+        let again = state.take_untold(0, Fill::Any);
+        refuse(&state, 0, &again, &[(0, Refusal::Busy)], now);
+        assert_eq!(state.next_retry(0), Some(now + Duration::from_secs(1)));
         state.registered_anew(0);
         assert_eq!((state.next_retry(0), untold(&state, 0).len()), (None, 1));
         state.own(&entry(2, OwnState::Gone));

@@ -106,7 +106,8 @@ impl Names {
     }
 
     fn slots(&self) -> impl Iterator<Item = (u8, &NameUse)> {
-        (0..).zip(std::iter::once(&self.first).chain(&self.others))
+        // Beyond the last slot: the number is asked for before the slot.
+        (0..=NO_NAME).zip(std::iter::once(&self.first).chain(&self.others))
     }
 
     /// The name that owners on most hosts use; of equals, the one that was there
@@ -323,6 +324,35 @@ mod tests {
         assert_eq!(names.room(7, 4).map(|victim| victim.is_some()), Ok(true));
         assert_eq!(names.room(0, 4), Err(NoPlace(2)));
         assert_eq!(Names::default().room(1, 0), Err(NoPlace(0)));
+    }
+
+    #[test]
+    fn slots_that_lapsed_names_still_use_are_none_for_others() {
+        let mut names = Names::default();
+        for number in 0..SLOTS {
+            let at = names.add(name(number), number as u32);
+            names.join(at, number as u32, false);
+        }
+        names.lapse(7);
+        let (stranger, max) = (SLOTS as u32, u8::MAX);
+        assert_eq!(names.room(stranger, max), Err(NoPlace(max.into())));
+        // Its last owner has gone.
+        assert_eq!(names.leave(7, 7), None);
+        assert_eq!(names.room(stranger, max), Ok(None));
+        assert_eq!(names.add(name(SLOTS), stranger), 7);
+    }
+
+    #[test]
+    fn of_equal_names_the_last_one_gives_way_in_whichever_slot_it_is() {
+        let mut names = Names::default();
+        for number in 0..3 {
+            let at = names.add(name(number), 1);
+            names.join(at, 1, false);
+        }
+        assert_eq!(names.leave(0, 1), Some(name(0)));
+        assert_eq!(names.add(name(3), 1), 0);
+        names.join(0, 1, false);
+        assert_eq!(names.room(2, 3), Ok(Some(0)));
     }
 
     #[test]

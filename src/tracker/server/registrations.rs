@@ -330,4 +330,29 @@ mod tests {
         let left = of(&registrations, &who(Some(1), "10.0.0.1:1"));
         assert_eq!(left, [token(7)]);
     }
+
+    #[test]
+    fn registration_that_is_renewed_is_as_fresh_and_as_valid_as_its_last_connection() {
+        let registrations = Registrations::new(LEASE);
+        let holder = who(Some(1), "10.0.0.1:1");
+        let begun = Instant::now();
+        let outsider = Membership::new(|| false);
+        registrations.registered(begun, token(0), (&holder, Some(&outsider)));
+        assert_eq!(registrations.outsiders(), [(token(0), holder.clone())]);
+        let member = Membership::new(|| true);
+        registrations.registered(begun + LEASE, token(0), (&holder, Some(&member)));
+        assert_eq!(registrations.outsiders(), []);
+        registrations.registered(begun + LEASE, token(0), (&holder, None));
+        assert_eq!(registrations.outsiders(), []);
+        for number in 1..FIRST_PRUNE as u32 {
+            let other = who(Some(2), "10.0.0.1:1");
+            registrations.registered(begun + LEASE, token(number), (&other, None));
+        }
+        registrations.state().prune(begun + 2 * LEASE);
+        assert_eq!(of(&registrations, &holder), [token(0)]);
+        registrations
+            .state()
+            .prune(begun + 2 * LEASE + Duration::from_secs(1));
+        assert_eq!(check(&registrations), 0);
+    }
 }

@@ -191,7 +191,10 @@ impl AnnounceQuery {
             left: number("left")?.ok_or(QueryError::Missing { key: "left" })?,
             event: find("event").and_then(|value| event_of(&value)),
             num_want: num_want.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-            key: short("key").map(|key| String::from_utf8_lossy(&key).into_owned()),
+            key: short("key")
+                .map(|key| String::from_utf8_lossy(&key).into_owned())
+                // What is no UTF-8 has become longer.
+                .filter(|key| key.len() <= MAX_TEXT_LEN),
             tracker_id: short("trackerid").map(|id| id.into_owned()),
             form: match (is_compact, has_ids) {
                 (true, _) => PeersForm::Compact,

@@ -46,7 +46,7 @@ use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
-use crate::protocol::{Addr, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use beside::Beside;
 use chunk_checks::ChunkChecks;
@@ -589,6 +589,8 @@ impl Driver {
                 self.publication = Publication::Published;
                 self.set_durable_bytes(self.listing.content.length);
                 self.complete_readers();
+                // Before anybody hears that it is complete.
+                self.jobs.announce_outside(OwnState::Complete);
                 if !self.stays {
                     // The outcome is told when nobody can find it here any more.
                     return self.show_progress();

@@ -141,7 +141,7 @@ impl Driver {
 
     /// A read failed, for another peer or for somebody here.
     pub(super) fn read_failed(&mut self, chunk: ChunkIndex, error: &StorageError) {
-        let ends = match self.swarm.is_seeding() {
+        let ends = match self.swarm.is_seeding() || self.is_resting() {
             // What the storage has is not this content any more, or cannot be
             // read. Others are to know, and ask somebody else.
             true => error.is_loss(),
@@ -174,7 +174,14 @@ impl Driver {
                     self.watchers.hashed(chunk, *good);
                     self.show_progress();
                 }
-                Err(source) => self.storage_failed(Some(chunk), source.clone()),
+                Err(source) if self.swarm.wants(chunk) => {
+                    self.storage_failed(Some(chunk), source.clone());
+                }
+                // Nobody needs it.
+                Err(error) => {
+                    tracing::warn!(%chunk, %error, "what is not wanted cannot be read");
+                    self.swarm.chunk_rechecked(now(), chunk, false);
+                }
             }
         }
         let error = match result {

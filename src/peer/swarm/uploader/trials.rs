@@ -112,3 +112,27 @@ impl Trials {
         self.next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_end_when_somebody_passes() {
+        let (mut now, chunk) = (Instant::now(), Duration::from_millis(1));
+        let mut trials = Trials::default();
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            trials.lapsed(now, now, chunk);
+            if let Some(next) = trials.next() {
+                assert!(!trials.has_room(now, 0) && trials.has_room(next, 0));
+                longest = longest.max(next - now);
+            }
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(longest, chunk * MAX_PAUSE);
+        trials.passed();
+        assert_eq!(trials.next(), None);
+        assert!(trials.has_room(now, 1));
+    }
+}

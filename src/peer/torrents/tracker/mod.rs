@@ -51,7 +51,7 @@ impl TrackerClients {
         let asked = async {
             match parsed.scheme() {
                 "http" | "https" => http::announce(self.http().await?, url, announce).await,
-                "udp" => udp::announce(&parsed, announce).await,
+                "udp" => udp::announce(&parsed, announce, self.timeout).await,
                 _ => Err(NotAnnounced::Url),
             }
         };

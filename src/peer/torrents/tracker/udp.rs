@@ -1,10 +1,11 @@
 //! Trackers over UDP (BEP 15).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::announce::{Announce, Announced, NotAnnounced};
 use crate::bittorrent::tracker::AnnounceEvent;
@@ -12,13 +13,22 @@ use crate::bittorrent::tracker::udp::{
     self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
 };
 
-pub(super) async fn announce(url: &Url, announce: &Announce) -> Result<Announced, NotAnnounced> {
+/// Announces at the addresses of a tracker in turn, each of which has its share of the time.
+pub(super) async fn announce(
+    url: &Url,
+    announce: &Announce,
+    patience: Duration,
+) -> Result<Announced, NotAnnounced> {
     let host = url.host_str().ok_or(NotAnnounced::Url)?;
     let port = url.port().ok_or(NotAnnounced::Url)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let mut last = NotAnnounced::Url;
-    for addr in lookup_host((host, port)).await? {
-        match ask(addr, url, announce).await {
+    let begun = Instant::now();
+    let mut addrs: Vec<_> = lookup_host((host, port)).await?.collect();
+    while !addrs.is_empty() {
+        let share = patience.saturating_sub(begun.elapsed()) / addrs.len() as u32;
+        let asked = timeout(share, ask(addrs.remove(0), url, announce)).await;
+        match asked.unwrap_or(Err(NotAnnounced::TimedOut)) {
             Ok(announced) => return Ok(announced),
             Err(error) => last = error,
         }

@@ -527,6 +527,87 @@ mod tests {
         }
     }
 
+    fn tree(root: &Path, storage: &SpannedStorage) -> Result<SpannedTree, StorageError> {
+        let (_, manifest) = content();
+        let of = (manifest.id(), manifest.geometry());
+        let (chosen, overwrites) = (Arc::clone(storage.chosen()), storage.overwrites);
+        let opened = SpannedTree::open(root.into(), storage.layout(), of, overwrites, chosen);
+        opened.map(|(tree, _)| tree)
+    }
+
+    fn of_chunks(numbers: &[u32]) -> Bitfield {
+        let mut chunks = Bitfield::none(3);
+        for number in numbers {
+            chunks.insert(ChunkIndex(*number));
+        }
+        chunks
+    }
+
+    fn is_changed<T>(result: Result<T, StorageError>) -> bool {
+        matches!(result, Err(StorageError::Changed { .. }))
+    }
+
+    #[test]
+    fn file_that_changes_after_it_was_verified_is_not_recorded_as_right() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let storage = storage(root.path(), false);
+        let first = tree(root.path(), &storage).unwrap();
+        first.write(0, &[bytes.clone()]).unwrap();
+        first.finish(&first.all()).unwrap();
+        drop(first);
+        let second = tree(root.path(), &storage).unwrap();
+        let path = root.path().join("t/sub/b");
+        let mut other = fs::read(&path).unwrap();
+        other[3] ^= 1;
+        fs::write(&path, other).unwrap();
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(later).unwrap();
+        assert!(is_changed(second.read(2 * LEN, 5)));
+        assert_eq!(second.read_cached(2 * LEN, 5), None);
+        assert!(is_changed(second.finish(&second.all())));
+        drop(second);
+        let of = (content().1.id(), content().1.geometry());
+        let chosen = Arc::clone(storage.chosen());
+        let (_, left) =
+            SpannedTree::open(root.path().into(), storage.layout(), of, false, chosen).unwrap();
+        assert_eq!(left.verified, of_chunks(&[0, 1]));
+    }
+
+    #[test]
+    fn file_of_somebody_else_is_left_alone_whatever_was_here_before() {
+        for overwrites in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let (storage, _) = beside_another(root.path(), overwrites);
+            fs::write(root.path().join("t/b.bt_lite-part"), "begun").unwrap();
+            fs::write(root.path().join("t/b"), "of somebody else").unwrap();
+            tree(root.path(), &storage).unwrap();
+            let found = fs::read(root.path().join("t/b")).unwrap();
+            assert_eq!(found, b"of somebody else");
+        }
+    }
+
+    #[test]
+    fn part_that_is_gone_is_told_and_one_that_is_named_stays_locked() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let (storage, _) = beside_another(root.path(), false);
+        fs::remove_file(root.path().join("t/b")).unwrap();
+        storage.chosen().set(None);
+        let tree = tree(root.path(), &storage).unwrap();
+        storage.chosen().set(Some((vec![true, false], Vec::new())));
+        tree.write(0, &[bytes.slice(..2 * LEN as usize)]).unwrap();
+        tree.finish_chosen(&of_chunks(&[0, 1])).unwrap();
+        // The first file has its name, and was what others saw locked.
+        let taken = self::tree(root.path(), &storage).map(|_| ());
+        assert!(
+            matches!(taken, Err(StorageError::Locked { .. })),
+            "{taken:?}"
+        );
+        tree.finish_chosen(&of_chunks(&[0, 1])).unwrap();
+        fs::remove_file(root.path().join("t/a")).unwrap();
+        assert!(is_changed(tree.finish_chosen(&of_chunks(&[0, 1]))));
+    }
+
     #[tokio::test]
     async fn what_lay_apart_and_is_gone_is_told_and_not_made_anew() {
         let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 
 use super::super::dir::{DataFile, Dir};
-use super::super::disk::{Disk, DiskFile, EntryKind, Refused};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::stamp::Stamp;
 use super::apart::{Borders, ChosenFiles};
@@ -61,7 +61,7 @@ pub(super) struct SpannedTree {
     /// The first file that was not complete, and the one for what lies apart, locked against
     /// others who fetch the same. They are not those that are read and written, as these come
     /// and go.
-    locks: Vec<DataFile>,
+    locks: Mutex<Vec<(usize, DataFile)>>,
 }
 
 #[derive(Debug)]
@@ -81,6 +81,8 @@ struct Files {
     has_apart: bool,
     /// The chunks that have bytes apart.
     apart: BTreeSet<ChunkIndex>,
+    /// What was found and was written over since: its stamp says nothing any more.
+    rewritten: BTreeSet<usize>,
     /// Chunks of which the bytes of a file lie apart though something has the name of that
     /// file: it is not wanted, and has others there.
     displaced: BTreeSet<(usize, ChunkIndex)>,
@@ -187,14 +189,24 @@ impl SpannedTree {
             return None;
         }
         let bytes = file.read_cached(at, len)?;
-        match state {
-            State::Finished(stamp) => {
-                let stat = file.stat().ok()?;
-                let same = (stat.len, stat.modified) == (stamp.len, stamp.modified);
-                same.then_some(bytes)
-            }
-            State::Unfinished | State::Found => Some(bytes),
-            State::Apart => None,
+        if state == State::Apart {
+            return None;
+        }
+        let is_same = match self.stamp_of(number) {
+            Some(stamp) => is_as(&file.stat().ok()?, stamp),
+            None => true,
+        };
+        is_same.then_some(bytes)
+    }
+
+    /// What a file has to be still, if it was whole once: when it was found, or finished.
+    fn stamp_of(&self, number: usize) -> Option<Stamp> {
+        let files = self.files();
+        match files.states[number] {
+            State::Finished(stamp) => Some(stamp),
+            State::Found if files.rewritten.contains(&number) => None,
+            State::Found => files.stamps[number],
+            State::Unfinished | State::Apart => None,
         }
     }
 
@@ -219,9 +231,10 @@ impl SpannedTree {
         path: PathBuf,
     ) -> Result<Bytes, StorageError> {
         let file = self.file(number)?;
-        if let State::Finished(stamp) = self.files().states[number] {
+        if let Some(stamp) = self.stamp_of(number) {
             let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
-            if (stat.len, stat.modified) != (stamp.len, stamp.modified) {
+            // It may be written over since a moment.
+            if !is_as(&stat, stamp) && self.stamp_of(number) == Some(stamp) {
                 return Err(StorageError::Changed { path });
             }
         }
@@ -291,6 +304,9 @@ impl SpannedTree {
         let mut files = self.files();
         files.dirty.insert(number);
         files.stamps[number] = None;
+        if files.states.get(number) == Some(&State::Found) {
+            files.rewritten.insert(number);
+        }
     }
 
     /// Makes durable what was written, and records these chunks.
@@ -350,6 +366,11 @@ impl SpannedTree {
             None => self.open_apart()?,
         });
         let mut files = self.files();
+        if files.states.get(number).copied() != state {
+            // It has got its name meanwhile.
+            drop(files);
+            return self.file(number);
+        }
         files.open.push_back((number, Arc::clone(&opened)));
         if files.open.len() > MAX_OPEN {
             files.open.pop_front();
@@ -377,8 +398,19 @@ impl SpannedTree {
                 (_, error) => refused("opening", &path, error),
             });
         }
-        let opened = dir.open_or_create(&part_name(&file.path));
-        opened.map_err(|e| refused("opening", &path, e))
+        let name = part_name(&file.path);
+        let opened = dir.open_or_create(&name);
+        let opened = opened.map_err(|e| refused("opening", &path, e))?;
+        if self.files().states[number] != State::Unfinished {
+            // It has got its name meanwhile, and this is a new one.
+            match dir.remove(&name) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("removing", &path, e));
+                }
+                _ => {}
+            }
+        }
+        Ok(opened)
     }
 
     /// Keeps others from writing the same content as long as the handle is there.
@@ -449,6 +481,11 @@ impl SpannedTree {
         }
     }
 
+    /// Ignores poison: no change under this lock is left half done.
+    fn locks(&self) -> MutexGuard<'_, Vec<(usize, DataFile)>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ignores poison: nothing is behind this lock.
     fn syncing(&self) -> MutexGuard<'_, ()> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -480,6 +517,11 @@ fn examined(file: &DataFile) -> io::Result<Stamp> {
         settled: stamp.settled || set,
         ..stamp
     })
+}
+
+/// Whether a file is what it was.
+fn is_as(stat: &FileStat, stamp: Stamp) -> bool {
+    (stat.len, stat.modified) == (stamp.len, stamp.modified)
 }
 
 /// Whether a link is there, and says what it should.

@@ -8,9 +8,9 @@ use super::super::super::dir::Dir;
 use super::super::super::disk::{Disk, DiskFile, Refused};
 use super::super::super::failure::{failed, refused};
 use super::super::super::stamp::Stamp;
-use super::super::layout::{Layout, SpannedLink, chunks_of};
+use super::super::layout::{Layout, SpannedFile, SpannedLink, chunks_of};
 use super::super::record;
-use super::{SpannedTree, State, examined, part_name, says};
+use super::{SpannedTree, State, examined, is_as, part_name, says};
 use crate::content::{Bitfield, ContentId, FolderPath};
 use crate::storage::StorageError;
 
@@ -44,7 +44,9 @@ impl SpannedTree {
             let mut chunks = chunks_of(range, self.geometry);
             self.chosen.has_file(number) && chunks.all(|chunk| verified.contains(chunk))
         };
-        self.finish_some(verified, (is_here, |link| self.chosen.has_link(link)))
+        self.finish_some(verified, (is_here, |link| self.chosen.has_link(link)))?;
+        // What was locked may have its name now.
+        self.lock_all()
     }
 
     fn finish_some(
@@ -55,7 +57,12 @@ impl SpannedTree {
         let mut folders = BTreeSet::new();
         let _syncing = self.syncing();
         for (number, file) in self.layout.files.iter().enumerate() {
-            if matches!(self.files().states[number], State::Finished(_)) || !has_file(number) {
+            if !has_file(number) {
+                continue;
+            }
+            let state = self.files().states[number];
+            if let State::Finished(stamp) = state {
+                self.is_still_there(file, stamp)?;
                 continue;
             }
             if self.is_unsettled(number) {
@@ -89,12 +96,32 @@ impl SpannedTree {
         syncing(&self.root, root.sync_parent())
     }
 
+    /// Checks that a file which was finished is what it was.
+    fn is_still_there(&self, file: &SpannedFile, stamp: Stamp) -> Result<(), StorageError> {
+        let path = self.path_of(file);
+        let found = match self.folder_of(&file.path, false) {
+            Ok(dir) => dir.look(file.path.name().as_ref()),
+            Err(_) => Ok(None),
+        };
+        match found.map_err(|e| failed("examining", &path, e))? {
+            Some(found) if is_as(&found.stat, stamp) => Ok(()),
+            _ => Err(StorageError::Changed { path }),
+        }
+    }
+
     fn finish_file(&self, number: usize) -> Result<(), StorageError> {
         let file = &self.layout.files[number];
         let path = self.path_of(file);
         let opened = self.file(number)?;
         let finishing = |e| failed("finishing", &path, e);
         let is_found = self.files().states[number] == State::Found;
+        if let Some(known) = self.stamp_of(number) {
+            // What was verified is what was there then.
+            let stat = opened.stat().map_err(finishing)?;
+            if !is_as(&stat, known) {
+                return Err(StorageError::Changed { path });
+            }
+        }
         if !is_found && file.executable {
             opened.set_executable(true).map_err(finishing)?;
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::super::super::dir::{DataFile, Dir};
+use super::super::super::dir::Dir;
 use super::super::super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::super::super::failure::{failed, failed_to_store, refused};
 use super::super::super::stamp::Stamp;
@@ -53,7 +53,7 @@ impl SpannedTree {
             return Err(StorageError::Reserved { name });
         }
         std::fs::create_dir_all(&root).map_err(|e| failed("creating", &root, e))?;
-        let mut tree = Self {
+        let tree = Self {
             root,
             id,
             geometry,
@@ -69,13 +69,14 @@ impl SpannedTree {
                 unsure: Bitfield::none(geometry.chunks()),
                 has_apart: false,
                 apart: BTreeSet::new(),
+                rewritten: BTreeSet::new(),
                 displaced: BTreeSet::new(),
             }),
             layout,
             syncing: Mutex::default(),
             durable: Mutex::new(Bitfield::none(geometry.chunks())),
             moving: Mutex::default(),
-            locks: Vec::new(),
+            locks: Mutex::default(),
         };
         tree.look_apart()?;
         let mut has = vec![false; tree.layout.files.len()];
@@ -87,7 +88,7 @@ impl SpannedTree {
                 tree.check_link(link)?;
             }
         }
-        tree.locks = tree.lock_all()?;
+        tree.lock_all()?;
         let left = tree.left(|file| has[file]);
         let mut unsure = left.present.clone();
         for chunk in left.verified.iter() {
@@ -123,8 +124,9 @@ impl SpannedTree {
         Ok(())
     }
 
-    /// Locks what is to be locked. Something of the content is, whatever is wanted of it.
-    fn lock_all(&self) -> Result<Vec<DataFile>, StorageError> {
+    /// Locks what is to be locked, and is not. Something of the content is, whatever is wanted
+    /// of it, unless all was found.
+    pub(super) fn lock_all(&self) -> Result<(), StorageError> {
         let (first, needs_apart) = {
             let mut files = self.files();
             let is = |wanted: State| files.states.iter().position(|state| *state == wanted);
@@ -133,8 +135,16 @@ impl SpannedTree {
             (first, files.has_apart)
         };
         let apart = needs_apart.then_some(self.layout.files.len());
-        let locked = first.into_iter().chain(apart).map(|file| self.lock(file));
-        locked.collect()
+        let mut locks = self.locks();
+        for number in first.into_iter().chain(apart) {
+            if !locks.iter().any(|(locked, _)| *locked == number) {
+                let lock = self.lock(number)?;
+                locks.push((number, lock));
+            }
+        }
+        // The others have their names.
+        locks.retain(|(number, _)| Some(*number) == first || Some(*number) == apart);
+        Ok(())
     }
 
     /// What an earlier download has left, in these files.
@@ -293,7 +303,9 @@ impl SpannedTree {
             let is_file = own.kind == EntryKind::File || own.kind == EntryKind::SharedFile;
             is_wanted || is_file && own.stat.len == len
         });
-        if is_own || look(&part_name(&file.path))?.is_some() {
+        // What belongs to somebody else is left alone, whatever was here before.
+        let is_free = is_own || own.is_none();
+        if is_free && (is_own || look(&part_name(&file.path))?.is_some()) {
             return Ok(self.has(number, self.make(number)?));
         }
         self.files().states[number] = State::Apart;
