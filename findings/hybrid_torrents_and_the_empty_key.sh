@@ -8,7 +8,7 @@
 # Expected before looking: old v1 clients pass over what they do not know, which is why
 # hybrid torrents were made.
 # For us: who is to be reached by these two gets a v1 torrent; keys may be empty.
-# Needs libcurl.so.4 of the system.
+# Needs libcurl.so.4 and libxml2.so.2 of the system.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,7 +17,7 @@ python3 -m venv env
 env/bin/pip install --quiet --disable-pip-version-check libtorrent==2.1.1
 mkdir packages root
 (cd packages && apt-get download -qq aria2=1.36.0-1 libaria2-0=1.36.0-1 libc-ares2=1.18.1-3 libssh2-1=1.10.0-3+b1 \
-    libxml2=2.9.14+dfsg-1.3~deb12u5 libicu72=72.1-3+deb12u1 transmission-cli=3.00-2.1+deb12u1 libevent-2.1-7=2.1.12-stable-8 libminiupnpc17=2.2.4-1+b1 \
+    transmission-cli=3.00-2.1+deb12u1 libevent-2.1-7=2.1.12-stable-8 libminiupnpc17=2.2.4-1+b1 \
     libnatpmp1=20150609-7.1+b2 libdeflate0=1.14-1 >/dev/null
 for package in *.deb; do dpkg -x "$package" ..; done)
 export PATH="$work/usr/bin:$PATH"
