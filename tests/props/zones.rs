@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{DropReason, LinkId, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{DropReason, LinkId, LinkKind, Output, Swarm, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage, ZoneTag};
 use bt_lite::{Bitfield, ChunkIndex, Zone};
 use proptest::collection::vec;
@@ -193,6 +193,37 @@ fn zone_is_said_once_before_anything_else_and_only_if_there_is_one() {
         assert_eq!(marked.is_some(), zone.is_some());
         assert!(marked.is_none_or(|marked| marked + 1 == greeted.unwrap()));
     }
+}
+
+#[test]
+fn bittorrent_client_hears_of_no_zone_and_counts_as_near() {
+    let mut one = One::new(&SMALL[4], Some(here()));
+    let link = LinkId(1);
+    let mut info = link_info(PeerId([1; 16]), None, false);
+    info.kind = LinkKind::Stranger;
+    one.swarm.link_up(one.now, link, info);
+    one.settle();
+    let said = one.said(link);
+    assert!(
+        !said
+            .iter()
+            .any(|said| matches!(said, PeerMessage::Cancel(_)))
+    );
+    one.imports();
+    assert_eq!(one.said(link), []);
+    assert!(!one.swarm.stats(one.now).links[0].far);
+}
+
+#[test]
+fn zone_is_the_one_that_was_said_first() {
+    let mut one = One::new(&SMALL[4], Some(here()));
+    let link = one.up(Some(tag("there")));
+    one.hears(link, mark(here()));
+    one.hears(link, mark(tag("elsewhere")));
+    assert!(one.swarm.stats(one.now).links[0].far);
+    one.imports();
+    one.hears(link, mark(here()));
+    assert_eq!(one.said(link), [], "it is not told of anything");
 }
 
 #[test]

@@ -119,6 +119,61 @@ fn zone_whose_importers_die_gets_others() {
 }
 
 #[test]
+fn few_slow_importers_hold_a_zone_up_for_little() {
+    let mut swarm = Simulation::new(100 * CHUNK, SwarmConfig::default(), 1);
+    swarm.enter_zone(Some(zone(0)));
+    swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+    let mut others = Vec::new();
+    for i in 0..60 {
+        swarm.enter_zone(Some(zone(i % 3)));
+        // The first eight of a zone fetch for it.
+        let is_slow = i % 3 == 1 && i < 6;
+        let rate = if is_slow { UPLOAD / 20.0 } else { UPLOAD };
+        let leecher = swarm.leecher(rate, 2.0 * rate);
+        if !is_slow {
+            others.push(leecher);
+        }
+    }
+    assert!(swarm.run(LIMIT), "all complete");
+    let times = others.iter().filter_map(|leecher| swarm.finished(*leecher));
+    let took = times.max().unwrap().as_secs_f64();
+    assert!(took < 20.0, "{took}");
+}
+
+#[test]
+fn seeder_may_leave_when_little_more_than_one_copy_is_out() {
+    let length = 100 * CHUNK;
+    let mut swarm = Simulation::new(length, SwarmConfig::default(), 1);
+    swarm.set_zone_lines(2.0 * UPLOAD);
+    swarm.enter_zone(Some(zone(0)));
+    let seeder = swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+    for i in 0..60 {
+        swarm.enter_zone(Some(zone(i % 3)));
+        swarm.leecher(UPLOAD, 2.0 * UPLOAD);
+    }
+    while swarm.now() < Duration::from_secs(12) {
+        assert!(swarm.step(), "it goes on");
+    }
+    let sent = swarm.progress(seeder).uploaded;
+    swarm.leave_at(swarm.now(), seeder);
+    assert!(swarm.run(LIMIT), "all complete");
+    let took = swarm.now().as_secs_f64();
+    assert!(took < 16.0, "{took}");
+}
+
+#[test]
+fn everybody_in_a_zone_of_its_own_loses_little() {
+    let crowd = |hide| Crowd {
+        hide,
+        line: 100.0,
+        ..Crowd::new(40, 1, 100)
+    };
+    let (ratio, _) = crowd(false).run(1);
+    let (without, _) = crowd(true).run(1);
+    assert!(ratio < 1.1 * without, "{ratio} instead of {without}");
+}
+
+#[test]
 fn zone_of_one_loses_nothing() {
     let length = 100 * CHUNK;
     let mut swarm = Simulation::new(length, SwarmConfig::default(), 1);

@@ -240,6 +240,19 @@ impl Planner {
         is_busy || far.is_none_or(|(far, (line, busy))| far.has_room(line, busy))
     }
 
+    /// Looks for what other importers leave lying that far links would be asked for at once.
+    fn look_far(&mut self, now: Instant) {
+        let is_due = self.ledger.far().is_some_and(|far| far.is_due(now));
+        if !self.imports || !is_due {
+            return;
+        }
+        let is_far = |(_, source): &(LinkId, &Source)| source.is_far();
+        let links = self.ledger.sources().iter().filter(is_far);
+        let may = |link: &LinkId| self.has_room(now, *link) && self.has_room_far(*link);
+        let links: Vec<LinkId> = links.map(|(link, _)| link).filter(may).collect();
+        self.ledger.look_far(now, &links);
+    }
+
     /// Whether near links together are slower than a far one. Where links take turns, each has a
     /// small rate for each of many, and that says nothing.
     fn is_faster_than_near(&self, now: Instant, link: LinkId) -> bool {
@@ -488,9 +501,7 @@ impl Planner {
     /// is given up.
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.idle.handle_timeout(now);
-        if self.imports {
-            self.ledger.look_far(now);
-        }
+        self.look_far(now);
         self.is_vain = self.vain_at().is_some_and(|at| at <= now);
         if self.is_vain && !self.imports {
             (self.imports, self.is_vain) = (true, false);

@@ -12,13 +12,15 @@ use crate::peer::swarm::planner::Planner;
 use crate::peer::swarm::{LinkId, LinkKind};
 use crate::protocol::{Addr, PeerId, PeerMessage, ZoneTag};
 
-/// Says in which zone this side is.
+/// Says in which zone this side is. One that has waited for its place here would take that for a
+/// violation, unless it has said its own zone.
 pub(super) fn say(parts: &mut Parts, id: LinkId) {
     let Some(zone) = parts.zone else {
         return;
     };
-    let speaks_ours = |link: &Link| link.info.kind == LinkKind::Own;
-    if parts.links.get(id).is_some_and(speaks_ours) {
+    let understands = |link: &Link| !link.has_waited || link.zone.is_some();
+    let may = |link: &Link| link.info.kind == LinkKind::Own && understands(link);
+    if parts.links.get(id).is_some_and(may) {
         parts.send(id, PeerMessage::Cancel(zone.mark()));
     }
 }

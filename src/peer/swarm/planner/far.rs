@@ -5,7 +5,8 @@
 //! the zone: each chunk belongs to one of them, by rendezvous hashing over those that this peer is
 //! linked with, so each can tell which are its own without asking. Whoever begins to fetch a chunk
 //! claims it, and the others leave it alone until the claim is old. An importer that has nothing of
-//! its own to fetch takes chunks of the others that they have left lying for a while.
+//! its own to fetch takes chunks of the others that they have left lying for a while, though a far
+//! link has been waiting to be asked for them. What only busy links have lies for all.
 //!
 //! A near link is every link that has not said that it is in another zone. Without far links
 //! nothing of this is kept.
@@ -96,9 +97,11 @@ pub(super) struct FarRule {
     rivals: BTreeMap<LinkId, Rival>,
     /// The chunks that come to others.
     claims: BTreeMap<ChunkIndex, Claim>,
-    /// How often in a row each chunk was seen that belongs to others and that they could have
-    /// fetched.
+    /// How often in a row each chunk was seen that belongs to others, and that this peer could
+    /// have asked for.
     lying: Vec<u8>,
+    /// What was taken over in the last look.
+    taken: Vec<ChunkIndex>,
     /// When it is looked next.
     look: Instant,
     /// The chunks that this peer has claimed and that are not here. If what it asked is rejected,
@@ -201,6 +204,7 @@ impl FarRule {
             rivals: BTreeMap::new(),
             claims: BTreeMap::new(),
             lying: vec![0; chunks as usize],
+            taken: Vec::new(),
             look: now + LOOK,
             mine: Bitfield::none(chunks),
             untold: Vec::new(),
@@ -279,6 +283,14 @@ impl FarRule {
 
     // Who fetches what.
 
+    /// This peer is called so where chunks are shared out. O(chunks * importers).
+    pub(super) fn set_name(&mut self, name: u64) {
+        if self.me != name {
+            self.me = name;
+            self.share_out();
+        }
+    }
+
     /// A near link is with another importer of this name. O(chunks * importers).
     pub(super) fn rival_added(&mut self, link: LinkId, name: u64) {
         if self.rivals.len() < MAX_RIVALS && !self.rivals.contains_key(&link) {
@@ -314,6 +326,7 @@ impl FarRule {
 
     /// Tells which chunks are whose.
     fn share_out(&mut self) {
+        self.taken.clear();
         let names: Vec<u64> = self.trusted().map(|rival| rival.name).collect();
         for chunk in (0..self.foreign.chunks()).map(ChunkIndex) {
             let is_foreign = rank(self.me, &names, chunk) > 0;
@@ -404,49 +417,59 @@ impl FarRule {
         is_shared.then_some(self.look)
     }
 
-    /// Looks what others leave lying, of what is `waiting` here and far links `have`. Returns
-    /// whether there may be more to ask far links for.
-    pub(super) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        waiting: &Bitfield,
-        have: &[&ChunkSet],
-    ) -> bool {
-        if self.look > now || self.rivals.is_empty() {
-            return false;
-        }
+    /// Whether it is time for that.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.poll_timeout().is_some_and(|look| look <= now)
+    }
+
+    /// Looks for what others leave lying, of what is `waiting` here and what far links `have` that
+    /// would be asked at once. Until the next look it may be asked for: if this peer does not ask
+    /// now, all others that look may find it as well.
+    pub(super) fn handle_timeout(&mut self, now: Instant, waiting: &Bitfield, have: &[&ChunkSet]) {
         self.look = now + LOOK;
+        for chunk in std::mem::take(&mut self.taken) {
+            self.foreign.insert(chunk);
+            self.refresh(chunk);
+        }
+        self.end_claims(now);
+        let is_obtainable = |chunk: ChunkIndex| have.iter().any(|has| has.contains(chunk));
+        let names: Vec<u64> = self.trusted().map(|rival| rival.name).collect();
+        let none = vec![0; self.lying.len()];
+        let before = std::mem::replace(&mut self.lying, none);
+        let (mut has_own, mut overdue) = (false, Vec::new());
+        for chunk in waiting.iter().filter(|chunk| is_obtainable(*chunk)) {
+            has_own |= !self.withheld.contains(chunk);
+            let lies = self.foreign.contains(chunk)
+                && self.copies[chunk.as_usize()] == 0
+                && !self.claims.contains_key(&chunk);
+            if !lies {
+                continue;
+            }
+            let age = before[chunk.as_usize()].saturating_add(1);
+            self.lying[chunk.as_usize()] = age;
+            if u32::from(age) > rank(self.me, &names, chunk) {
+                overdue.push(chunk);
+            }
+        }
+        if has_own || self.late_seeders > 0 {
+            return;
+        }
+        for &chunk in &overdue {
+            self.foreign.remove(chunk);
+            self.refresh(chunk);
+        }
+        self.taken = overdue;
+    }
+
+    /// Ends the claims that are old.
+    fn end_claims(&mut self, now: Instant) {
         let due = self.claims.iter().filter(|(_, claim)| claim.until <= now);
         let due: Vec<ChunkIndex> = due.map(|(chunk, _)| *chunk).collect();
         let before = self.trusted().count();
         due.iter().for_each(|chunk| self.unclaim(*chunk, true));
-        let is_shared_anew = self.trusted().count() != before;
-        if is_shared_anew {
+        if self.trusted().count() != before {
             self.share_out();
         }
-        let is_obtainable = |chunk: ChunkIndex| have.iter().any(|has| has.contains(chunk));
-        let names: Vec<u64> = self.trusted().map(|rival| rival.name).collect();
-        let (mut has_own, mut overdue) = (false, Vec::new());
-        for chunk in waiting.iter() {
-            let lies = self.foreign.contains(chunk)
-                && self.copies[chunk.as_usize()] == 0
-                && !self.claims.contains_key(&chunk)
-                && is_obtainable(chunk);
-            let age = &mut self.lying[chunk.as_usize()];
-            *age = if lies { age.saturating_add(1) } else { 0 };
-            if lies && u32::from(*age) > rank(self.me, &names, chunk) {
-                overdue.push(chunk);
-            }
-            has_own |= !self.withheld.contains(chunk) && is_obtainable(chunk);
-        }
-        if !has_own && self.late_seeders == 0 {
-            has_own = !overdue.is_empty();
-            for chunk in overdue {
-                self.foreign.remove(chunk);
-                self.refresh(chunk);
-            }
-        }
-        has_own || is_shared_anew || !due.is_empty()
     }
 
     // What may be asked for.

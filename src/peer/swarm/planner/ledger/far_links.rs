@@ -43,6 +43,9 @@ impl Ledger {
     /// What this peer is called among those that fetch for its zone.
     pub(in super::super) fn set_name(&mut self, name: u64) {
         self.name = name;
+        if let Some(far) = &mut self.far {
+            far.set_name(name);
+        }
     }
 
     /// A near link is with a peer of this name that fetches for the zone.
@@ -75,15 +78,12 @@ impl Ledger {
         }
     }
 
-    /// Looks what other importers leave lying. Returns whether there may be more to ask far
-    /// links for.
-    pub(in super::super) fn look_far(&mut self, now: Instant) -> bool {
-        let Some(far) = &mut self.far else {
-            return false;
-        };
-        let links = self.sources.values().filter(|source| source.is_far());
-        let have: Vec<&ChunkSet> = links.map(Source::has).collect();
-        far.handle_timeout(now, self.picker.waiting(), &have)
+    /// Looks what other importers leave lying, of what these links have.
+    pub(in super::super) fn look_far(&mut self, now: Instant, links: &[LinkId]) {
+        let have: Vec<&ChunkSet> = links.iter().map(|link| self.sources.has(*link)).collect();
+        if let Some(far) = &mut self.far {
+            far.handle_timeout(now, self.picker.waiting(), &have);
+        }
     }
 
     /// Whether a chunk is among those that a link may be asked for: all, or what a far link
