@@ -168,8 +168,8 @@ impl Planner {
         self.ledger.suspect(link);
     }
 
-    /// A link is in another zone, with this number. It is asked only if this peer [imports](Self::import), or near
-    /// links do not serve.
+    /// A link is in another zone, with this number. It is asked only if this peer
+    /// [imports](Self::import).
     pub fn link_is_far(&mut self, now: Instant, link: LinkId, zone: u32) {
         self.served.get_or_insert(now);
         self.ledger.link_is_far(now, link, zone);
@@ -209,10 +209,8 @@ impl Planner {
 
     /// What a far link may be asked for; `None` for a near one.
     fn limit(&self, now: Instant, link: LinkId) -> Option<Nearness> {
-        let is_far = self.ledger.sources().get(link).is_some_and(Source::is_far);
-        if !is_far {
-            return None;
-        }
+        self.ledger.far()?;
+        self.ledger.sources().get(link).filter(|s| s.is_far())?;
         let is_crowd = self.ledger.sources().totals().turn_takers > 0;
         Some(match self.imports {
             false => Nearness::Suffices,
@@ -265,12 +263,12 @@ impl Planner {
     /// When near links count no longer, if nothing comes before; or, for one that is no importer,
     /// when it becomes one.
     fn vain_at(&self) -> Option<Instant> {
+        self.ledger.far()?;
         let patience = match self.imports {
             true => NEAR_PATIENCE,
             false if self.ledger.sources().values().all(Source::is_far) => ALONE,
             false => self.patience,
         };
-        self.ledger.far()?;
         let patience = self.restraints.first_silence().max(patience);
         self.served?.checked_add(patience)
     }
@@ -474,8 +472,8 @@ impl Planner {
         if self.served.is_some() {
             (self.served, self.is_vain) = (Some(now), false);
         }
-        let line = self.line_of(link).filter(|_| self.ledger.far().is_some());
-        if let (Some((line, busy)), Some(took)) = (line, took)
+        if let (Some(took), Some(_)) = (took, self.ledger.far())
+            && let Some((line, busy)) = self.line_of(link)
             && let Some(far) = self.ledger.far_mut()
         {
             far.delivered(now, line, took, busy);
