@@ -6,8 +6,9 @@
 # could give it the torrent.
 #
 # Expected before looking: a number that is not 0, since all three lack something.
-# For us: our tracker takes left=0 for a seeder, and tells it only of peers that lack
-# something; `left` is read as 64 bits without a sign, and never summed.
+# For us: our tracker takes left=0 for a seeder, which it tells only of peers that lack
+# something, but for its first announce; `left` is read as 64 bits without a sign, and never
+# summed.
 # Needs libcurl.so.4 and libxml2.so.2 of the system.
 set -euo pipefail
 work=$(mktemp -d)

@@ -178,7 +178,7 @@ impl RequestHandler {
         let announcer = Announcer {
             listed,
             vantage,
-            complete: announce.left == 0,
+            needs_no_seeders: announce.needs_no_seeders(),
             wanted: config.places_of(announce.wanted()),
         };
         let mean = config.announce_interval.as_secs() as u32;

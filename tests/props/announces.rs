@@ -283,7 +283,9 @@ impl Rig {
         let mut fit: BTreeMap<SocketAddr, BTreeSet<Option<[u8; 20]>>> = BTreeMap::new();
         for member in self.of(said.torrent) {
             let is_asker = said.port > 0 && member.listed == addr;
-            if member.listed.is_ipv4() == is_v4 && !is_asker && !(complete && member.complete) {
+            let begins = said.event == Some(AnnounceEvent::Started);
+            let is_useless = complete && !begins && member.complete;
+            if member.listed.is_ipv4() == is_v4 && !is_asker && !is_useless {
                 let seen = match member.listed.ip() {
                     IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (here, member.listed.port()).into(),
                     _ => member.listed,

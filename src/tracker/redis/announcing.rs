@@ -57,7 +57,7 @@ impl RedisRegistry {
             AddressRule::SourceHost => None,
         };
         let listed = settings.listed_at(source, named, announce.port)?;
-        let complete = announce.left == 0;
+        let needs_no_seeders = announce.needs_no_seeders();
         let wanted = config.places_of(announce.wanted());
         let mut calls = Vec::new();
         if let Some(listed) = &listed {
@@ -67,7 +67,7 @@ impl RedisRegistry {
             });
         }
         let seed = lock(&self.rng).u64(..);
-        let more = if complete { DRAWN_FOR_SEEDERS } else { 1 };
+        let more = if needs_no_seeders { DRAWN_FOR_SEEDERS } else { 1 };
         let others = (wanted.1 * more).min(MAX_WANTED as usize);
         calls.push(self.rules.draw_call(&id, (wanted.0 * more, others), seed));
         calls.extend(self.figures_calls(&id));
@@ -86,7 +86,7 @@ impl RedisRegistry {
         let announcer = Announcer {
             listed: listed.as_ref(),
             vantage: Vantage::of(source, local),
-            complete,
+            needs_no_seeders,
             wanted,
         };
         let chosen = drawn.map(|drawn| self.rules.chooser.others(&drawn, &id, &announcer));

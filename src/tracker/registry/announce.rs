@@ -81,7 +81,7 @@ pub(crate) struct Announcer<'a> {
     pub(crate) listed: Option<&'a ListenAddr>,
     pub(crate) vantage: Vantage,
     /// Whether it has all, and needs nobody who has.
-    pub(crate) complete: bool,
+    pub(crate) needs_no_seeders: bool,
     /// How many of the fastest owners it wants, and how many others.
     pub(crate) wanted: (usize, usize),
 }
@@ -99,6 +99,12 @@ impl TorrentAnnounce {
             num_want: None,
             wants_ids: false,
         }
+    }
+
+    /// Whether it has all, and needs nobody who has. One that has just begun may have nothing:
+    /// with a magnet link, aria2 1.36 lacks 0 bytes until it knows the torrent.
+    pub(crate) fn needs_no_seeders(&self) -> bool {
+        self.left == 0 && self.event != Some(AnnounceEvent::Started)
     }
 
     /// How many peers it is told of at most.

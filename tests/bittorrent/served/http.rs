@@ -162,6 +162,9 @@ async fn seeders_are_counted_and_not_named_to_each_other() {
     assert_eq!(addrs(&client.announce(&other).await), [local(1000)]);
     other.left = 0;
     assert!(client.announce(&other).await.peers.is_empty());
+    // One that begins may know nothing but a magnet link.
+    other.event = Some(AnnounceEvent::Started);
+    assert_eq!(addrs(&client.announce(&other).await), [local(1000)]);
     let answer = client.announce(&query(1, 1002)).await;
     assert_eq!((answer.complete, answer.incomplete), (Some(2), Some(1)));
     assert_eq!(answer.peers.len(), 2);

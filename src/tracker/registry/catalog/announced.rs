@@ -65,7 +65,7 @@ impl Catalog {
             let asker = (announcer.listed, &mut viewpoint);
             let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
             owners.choose(seed, (fast, rest), |owner| {
-                !(announcer.complete && owner.is_complete())
+                !(announcer.needs_no_seeders && owner.is_complete())
                     && family_of(owner, &self.texts) == family
                     && picker.take(owner)
             });
