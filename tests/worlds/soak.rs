@@ -211,7 +211,7 @@ impl Soak {
         let peer = peer.start().await.unwrap();
         let mut contents = Vec::new();
         for number in 0..CONTENTS {
-            let bytes = Cursor::new(bytes(round, seed << 8 | number + 16, LEN));
+            let bytes = Cursor::new(bytes(round, (seed << 8) | (number + 16), LEN));
             // The names are those of others before.
             let shared = peer.share_reader(format!("{seed} of {number}"), bytes);
             contents.push(shared.await.unwrap());
