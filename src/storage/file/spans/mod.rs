@@ -552,7 +552,7 @@ mod tests {
         let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
         let storage = storage(root.path(), false);
         let first = tree(root.path(), &storage).unwrap();
-        first.write(0, &[bytes.clone()]).unwrap();
+        first.write(0, std::slice::from_ref(&bytes)).unwrap();
         first.finish(&first.all()).unwrap();
         drop(first);
         let second = tree(root.path(), &storage).unwrap();
