@@ -67,7 +67,11 @@ impl RedisRegistry {
             });
         }
         let seed = lock(&self.rng).u64(..);
-        let more = if needs_no_seeders { DRAWN_FOR_SEEDERS } else { 1 };
+        let more = if needs_no_seeders {
+            DRAWN_FOR_SEEDERS
+        } else {
+            1
+        };
         let others = (wanted.1 * more).min(MAX_WANTED as usize);
         calls.push(self.rules.draw_call(&id, (wanted.0 * more, others), seed));
         calls.extend(self.figures_calls(&id));
