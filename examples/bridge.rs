@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use bt_lite::bittorrent::{
     Metainfo, MetainfoBuilder, TorrentOptions, TorrentSession, TorrentSessionConfig,
 };
-use bt_lite::{ContentId, ContentLimits, Download, FileStorage, Peer, TcpTransport, Tracker};
+use bt_lite::{
+    ContentId, ContentLimits, Download, DownloadError, FileStorage, Peer, TcpTransport, Tracker,
+};
 use common::{Outcome, print_line};
 use tempfile::TempDir;
 
@@ -62,8 +64,7 @@ async fn run() -> Outcome<()> {
     fleet[0].tell(&root, &file, (Some(&fetched), None))?;
     fleet[0].shares(id).await;
     for member in &fleet[1..] {
-        let mut download = member.peer.download(id);
-        (&mut download).await?;
+        let download = member.fetch(id).await?;
         member.tell(&root, &file, (None, Some(&download)))?;
     }
 
@@ -164,6 +165,19 @@ impl Member {
 
     fn add(&self, metainfo: &Metainfo, options: TorrentOptions) -> Outcome<Download> {
         Ok(self.session.add(metainfo, options)?)
+    }
+
+    /// Fetches what another member of the fleet has begun to share, as soon as the tracker
+    /// knows of it.
+    async fn fetch(&self, id: ContentId) -> Outcome<Download> {
+        loop {
+            let mut download = self.peer.download(id);
+            match (&mut download).await {
+                Ok(_) => return Ok(download),
+                Err(DownloadError::NotFound { .. }) => tokio::task::yield_now().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Waits until a content is complete and shared.
