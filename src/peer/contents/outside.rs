@@ -10,7 +10,7 @@ use crate::content::Bitfield;
 use crate::peer::contents::choice::Choice;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::session::HandshakeError;
-use crate::protocol::{Addr, OwnState};
+use crate::protocol::Addr;
 use crate::storage::StorageError;
 
 /// What a driver needs of the network of such a content. The futures are cancel safe.
@@ -31,8 +31,8 @@ pub(in crate::peer) trait Outside: Send + Sync {
         inbox: mpsc::Sender<DriverInput>,
     ) -> Result<NewLink, HandshakeError>;
 
-    /// This peer has so much of it from now on.
-    fn announce(&self, state: OwnState);
+    /// All of it is here and published. Comes once, before anybody else hears of it.
+    fn completed(&self);
 
     /// What is wanted of it.
     fn choice(&self) -> Arc<Choice>;

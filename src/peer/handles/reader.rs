@@ -275,12 +275,11 @@ impl ContentReader {
                 }
                 Way::Ended(error) => return Err(io_error(error)),
             };
-            let is_ahead = false;
             return Ok(Pending {
                 from,
                 len,
                 fetch,
-                is_ahead,
+                is_ahead: false,
             });
         }
     }
@@ -323,14 +322,12 @@ impl ContentReader {
             return;
         }
         // An error is reported by the read that comes to it.
-        let Ok(pending) = self.begin(next, self.part_len()) else {
+        let Ok(mut pending) = self.begin(next, self.part_len()) else {
             return;
         };
-        let (from, len, is_ahead) = (pending.from, pending.len, true);
-        self.pending = Some(Pending {
-            is_ahead,
-            ..pending
-        });
+        pending.is_ahead = true;
+        let (from, len) = (pending.from, pending.len);
+        self.pending = Some(pending);
         // The first poll starts it.
         let done = match self.poll_pending(cx) {
             Poll::Ready(Ok(Some(bytes))) => Ok(bytes),
@@ -342,7 +339,7 @@ impl ContentReader {
             from,
             len,
             fetch,
-            is_ahead,
+            is_ahead: true,
         });
     }
 

@@ -236,12 +236,11 @@ impl Swarm {
         self.parts.phase.rests()
     }
 
-    /// The storage has published the part that was wanted. Returns whether that is still what
-    /// is wanted: if not, [`Output::FinishPart`] comes again when it is here.
-    pub fn part_finished(&mut self, now: Instant) -> bool {
-        let is_current = choosing::part_finished(&mut self.parts, now);
+    /// The storage has published the part that was wanted. If something else is wanted by now,
+    /// [`Output::FinishPart`] comes again when that is here.
+    pub fn part_finished(&mut self, now: Instant) {
+        choosing::part_finished(&mut self.parts, now);
         self.settle(now);
-        is_current
     }
 
     /// Whether a chunk is wanted; all are, without a [set](Self::set_wanted).

@@ -24,7 +24,7 @@ use crate::peer::contents::outside::Outside;
 use crate::peer::contents::role::Role;
 use crate::peer::session::HandshakeError;
 use crate::peer::swarm::{LinkId, LinkInfo, LinkKind};
-use crate::protocol::{Addr, HostKey, OwnState};
+use crate::protocol::{Addr, HostKey};
 use crate::storage::StorageError;
 
 /// How long a driver that knows nobody waits for the first answer of a tracker.
@@ -191,11 +191,9 @@ impl Outside for TorrentOutside {
         self.torrent.meeting.rests(rests);
     }
 
-    fn announce(&self, state: OwnState) {
+    fn completed(&self) {
         let meeting = &self.torrent.meeting;
-        if state != OwnState::Complete || !meeting.complete() {
-            return;
-        }
+        meeting.complete();
         // What was here from the start was not completed here. But trackers were told of this
         // peer while it was verified, and would list it as one that lacks something.
         match meeting.figures().downloaded {

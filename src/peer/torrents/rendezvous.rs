@@ -172,9 +172,9 @@ impl Rendezvous {
         self.is_complete.load(Ordering::Relaxed)
     }
 
-    /// Everything of it is here. Returns whether that is news.
-    pub(super) fn complete(&self) -> bool {
-        !self.is_complete.swap(true, Ordering::Relaxed)
+    /// Everything of it is here.
+    pub(super) fn complete(&self) {
+        self.is_complete.store(true, Ordering::Relaxed);
     }
 
     /// Waits until nobody wants the torrent any more.

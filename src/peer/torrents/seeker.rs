@@ -90,11 +90,12 @@ impl Seek for Seeker {
         let mut others = own.also();
         others.extend(self.options.also);
         let files = self.options.files.as_ref();
+        meeting.told_of(own.peers.named());
         let asked = meeting.choosing.asked_again(files, !others.is_empty());
         if let Err(error) = asked {
             tracing::warn!(%id, %error, "what was asked for is not what is fetched");
+            return;
         }
-        meeting.told_of(own.peers.named());
         let tasks = &meeting.session.shared.tasks;
         for id in others {
             let (common, options) = (Arc::clone(&other.common), self.options.clone());

@@ -557,7 +557,7 @@ impl Simulation {
             Output::Verify { chunk, .. } => swarm.chunk_verified(now, chunk, true),
             Output::Store { chunk, .. } => swarm.chunk_stored(now, chunk),
             Output::Commit { .. } => swarm.committed(now),
-            Output::FinishPart { .. } => _ = swarm.part_finished(now),
+            Output::FinishPart { .. } => swarm.part_finished(now),
             Output::Finish => {
                 swarm.finished(now);
                 state.finished = Some(self.queue.now());

@@ -75,11 +75,11 @@ impl Driver {
         if let Err(source) = result {
             return self.storage_failed(None, source);
         }
-        let is_current = self.swarm.part_finished(now());
+        self.swarm.part_finished(now());
         let progress = self.swarm.progress(now());
         self.set_durable_bytes(progress.verified_bytes);
         self.show_progress();
-        let rests = is_current && self.swarm.is_resting();
+        let rests = self.swarm.is_resting();
         let Some(followed) = self.choice.as_ref().filter(|_| rests) else {
             return;
         };

@@ -145,10 +145,10 @@ impl Jobs {
         self.outside.is_some()
     }
 
-    /// Those who find the content over another network hear that so much of it is here.
-    pub(super) fn announce_outside(&self, state: OwnState) {
+    /// Those who find the content over another network hear that all of it is here.
+    pub(super) fn completed_outside(&self) {
         if let Some(outside) = &self.outside {
-            outside.announce(state);
+            outside.completed();
         }
     }
 

@@ -46,7 +46,7 @@ use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
-use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use beside::Beside;
 use chunk_checks::ChunkChecks;
@@ -589,8 +589,7 @@ impl Driver {
                 self.publication = Publication::Published;
                 self.set_durable_bytes(self.listing.content.length);
                 self.complete_readers();
-                // Before anybody hears that it is complete.
-                self.jobs.announce_outside(OwnState::Complete);
+                self.jobs.completed_outside();
                 if !self.stays {
                     // The outcome is told when nobody can find it here any more.
                     return self.show_progress();
@@ -655,7 +654,8 @@ impl Driver {
             }
             Output::Finish => self.publish(),
             Output::FinishPart { verified } => self.publish_part(verified),
-            Output::Announce(state) if self.jobs.is_outside() => self.jobs.announce_outside(state),
+            // It has no trackers of this network.
+            Output::Announce(_) if self.jobs.is_outside() => {}
             Output::Announce(state) => {
                 let (role, id) = (self.listing.its_role(), self.swarm.id());
                 let has_files = || self.shared.folders.is_whole(&id);

@@ -35,13 +35,12 @@ pub(super) fn set_wanted(parts: &mut Parts, now: Instant, wanted: Option<Bitfiel
     }
 }
 
-/// What was wanted is published. Returns whether it is still what is wanted.
-pub(super) fn part_finished(parts: &mut Parts, now: Instant) -> bool {
+/// What was wanted is published.
+pub(super) fn part_finished(parts: &mut Parts, now: Instant) {
     let Phase::Transfer(transfer) = &mut parts.phase else {
-        return false;
+        return;
     };
-    let is_current = transfer.part_finished();
-    if is_current && transfer.rests() {
+    if transfer.part_finished() && transfer.rests() {
         parts.gained(now);
         parts.uploader.set_seeding(true);
         let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
@@ -53,7 +52,6 @@ pub(super) fn part_finished(parts: &mut Parts, now: Instant) -> bool {
         leaving::leave_lines(parts, now);
         pausing::decline_all(parts);
     }
-    is_current
 }
 
 /// Neither side of a link has anything for the other.
