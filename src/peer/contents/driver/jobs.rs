@@ -29,7 +29,7 @@ use crate::peer::contents::room::Reservation;
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
-use crate::protocol::{Addr, OwnEntry, OwnState};
+use crate::protocol::{Addr, OwnEntry};
 use crate::storage::{Storage, StorageError, WriteJob};
 use crate::tracker::TrackerError;
 

@@ -13,7 +13,6 @@ use crate::bittorrent::tracker::udp::{
     self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
 };
 
-/// Announces at the addresses of a tracker in turn, each of which has its share of the time.
 pub(super) async fn announce(
     url: &Url,
     announce: &Announce,
@@ -22,12 +21,21 @@ pub(super) async fn announce(
     let host = url.host_str().ok_or(NotAnnounced::Url)?;
     let port = url.port().ok_or(NotAnnounced::Url)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let mut last = NotAnnounced::Url;
-    let begun = Instant::now();
-    let mut addrs: Vec<_> = lookup_host((host, port)).await?.collect();
-    while !addrs.is_empty() {
-        let share = patience.saturating_sub(begun.elapsed()) / addrs.len() as u32;
-        let asked = timeout(share, ask(addrs.remove(0), url, announce)).await;
+    let addrs: Vec<_> = lookup_host((host, port)).await?.collect();
+    announce_at(&addrs, url, announce, patience).await
+}
+
+/// Announces at the addresses of a tracker in turn, each of which has its share of the time.
+async fn announce_at(
+    addrs: &[SocketAddr],
+    url: &Url,
+    announce: &Announce,
+    patience: Duration,
+) -> Result<Announced, NotAnnounced> {
+    let (begun, mut last) = (Instant::now(), NotAnnounced::Url);
+    for (addr, left) in addrs.iter().zip((1..=addrs.len() as u32).rev()) {
+        let share = patience.saturating_sub(begun.elapsed()) / left;
+        let asked = timeout(share, ask(*addr, url, announce)).await;
         match asked.unwrap_or(Err(NotAnnounced::TimedOut)) {
             Ok(announced) => return Ok(announced),
             Err(error) => last = error,
@@ -124,4 +132,58 @@ async fn exchange(
 
 fn log(error: UdpPacketError) {
     tracing::debug!(%error, "a packet is passed over");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bittorrent::InfoHashV1;
+    use crate::bittorrent::wire::ClientId;
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_address_leaves_time_for_the_next_one() {
+        let [silent, tracker] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0"));
+        let (silent, tracker) = (silent.await.unwrap(), tracker.await.unwrap());
+        let addrs = [&silent, &tracker].map(|socket| socket.local_addr().unwrap());
+        let peer: SocketAddr = ([192, 0, 2, 1], 7).into();
+        let answering = async {
+            let mut buffer = [0; MAX_PACKET_LEN];
+            loop {
+                let (len, from) = tracker.recv_from(&mut buffer).await.unwrap();
+                let answer = match UdpRequest::decode(&buffer[..len]).unwrap() {
+                    UdpRequest::Connect { transaction_id } => UdpResponse::Connect {
+                        transaction_id,
+                        connection_id: 9,
+                    },
+                    UdpRequest::Announce { transaction_id, .. } => UdpResponse::Announce {
+                        transaction_id,
+                        interval: 60,
+                        leechers: 0,
+                        seeders: 1,
+                        peers: vec![peer],
+                    },
+                    other => panic!("{other:?}"),
+                };
+                tracker.send_to(&answer.encode(), from).await.unwrap();
+            }
+        };
+        let announce = Announce {
+            info_hash: InfoHashV1::from_bytes([1; 20]),
+            client: ClientId([2; 20]),
+            port: 1,
+            uploaded: 0,
+            downloaded: 0,
+            left: 5,
+            event: None,
+            wanted: 50,
+            key: 3,
+            tracker_id: None,
+        };
+        let url = "udp://tracker.invalid:1/announce".parse().unwrap();
+        let announced = announce_at(&addrs, &url, &announce, Duration::from_secs(30));
+        tokio::select! {
+            announced = announced => assert_eq!(announced.unwrap().peers, [peer]),
+            () = answering => {}
+        }
+    }
 }
