@@ -13,7 +13,7 @@ use super::options::TorrentOptions;
 use super::rendezvous::Driven;
 use super::sought::{Sought, SoughtStep};
 use super::sought_talk::dial;
-use super::table::TorrentTable;
+use super::table::{Found, TorrentTable, hashes};
 use crate::content::ContentId;
 use crate::error::DownloadError;
 use crate::peer::contents::status::ContentStatus;
@@ -82,25 +82,33 @@ impl Seek for Seeker {
         Ok(adding.part(&self.table, Some(Arc::clone(sought)), driven))
     }
 
-    fn joined(&self, id: ContentId, status: watch::Receiver<ContentStatus>) {
-        let Some(other) = self.table.of_content(&id) else {
+    fn joined(&self, status: watch::Receiver<ContentStatus>) {
+        let own = &self.sought.meeting;
+        let Some(metainfo) = self.sought.known() else {
             return;
         };
-        let (own, meeting) = (&self.sought.meeting, &other.meeting);
-        let mut others = own.also();
-        others.extend(self.options.also);
+        let mut found = hashes(&metainfo).filter_map(|hash| self.table.find(&hash));
+        let Some(other) = found.find(|found| !Arc::ptr_eq(found.meeting(), own)) else {
+            return;
+        };
+        let mut ids = own.also();
+        ids.extend(self.options.also);
         let files = self.options.files.as_ref();
-        meeting.told_of(own.peers.named());
-        let asked = meeting.choosing.asked_again(files, !others.is_empty());
-        if let Err(error) = asked {
-            tracing::warn!(%id, %error, "what was asked for is not what is fetched");
+        if let Err(error) = other.asked_again(files, &ids, own.peers.named()) {
+            tracing::warn!(id = %self.id, %error, "what was asked for is not what is fetched");
             return;
         }
-        let tasks = &meeting.session.shared.tasks;
-        for id in others {
-            let (common, options) = (Arc::clone(&other.common), self.options.clone());
-            let also = also(common, id, options, status.clone());
-            tasks.spawn(tasks.span.clone(), also);
+        match other {
+            // It has not got so far.
+            Found::Sought(sought) => _ = sought.supply(&metainfo),
+            Found::Known(torrent) => {
+                let tasks = &own.session.shared.tasks;
+                for id in ids {
+                    let (common, options) = (Arc::clone(&torrent.common), self.options.clone());
+                    let also = also(common, id, options, status.clone());
+                    tasks.spawn(tasks.span.clone(), also);
+                }
+            }
         }
     }
 }

@@ -211,21 +211,16 @@ impl TorrentSession {
         }
         let found = hashes(metainfo).find_map(|hash| self.torrents.find(&hash));
         if let Some(found) = &found {
-            let (files, is_also) = (options.files.as_ref(), options.also.is_some());
-            found.meeting().choosing.asked_again(files, is_also)?;
-            found.meeting().told_of(options.peers.clone());
+            let (files, also) = (options.files.as_ref(), options.also.as_slice());
+            found.asked_again(files, also, options.peers.clone())?;
         }
-        if let Some(Found::Sought(sought)) = &found {
-            options
-                .also
-                .into_iter()
-                .for_each(|id| sought.meeting.is_also(id));
-            if sought.supply(metainfo) {
-                // It is listed by the id that it was sought by.
-                let (sought, name) = (Arc::clone(sought), metainfo.name().parse().ok());
-                let id = sought.id;
-                return self.seek(sought, (id, name), options);
-            }
+        if let Some(Found::Sought(sought)) = &found
+            && sought.supply(metainfo)
+        {
+            // It is listed by the id that it was sought by.
+            let (sought, name) = (Arc::clone(sought), metainfo.name().parse().ok());
+            let id = sought.id;
+            return self.seek(sought, (id, name), options);
         }
         let meeting = self.meeting(info_hash, metainfo.trackers().to_vec(), &options);
         // Those of v2 alone cannot be verified without them.
@@ -316,17 +311,12 @@ impl TorrentSession {
             (None, Some(v2)) => ContentId::of_torrent_v2(v2.as_bytes()),
             _ => ContentId::of_torrent_v1(info_hash.as_bytes()),
         };
+        if let Some(found) = &found {
+            let (files, also) = (options.files.as_ref(), options.also.as_slice());
+            found.asked_again(files, also, options.peers.clone())?;
+        }
         let sought = match found {
-            Some(Found::Sought(sought)) => {
-                let (files, is_also) = (options.files.as_ref(), options.also.is_some());
-                sought.meeting.choosing.asked_again(files, is_also)?;
-                sought.meeting.told_of(options.peers.clone());
-                options
-                    .also
-                    .into_iter()
-                    .for_each(|id| sought.meeting.is_also(id));
-                sought
-            }
+            Some(Found::Sought(sought)) => sought,
             _ => {
                 let meeting = self.meeting(info_hash, trackers, &options);
                 let sought = Arc::new(Sought::of_magnet(meeting, id, magnet));

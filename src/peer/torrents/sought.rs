@@ -289,6 +289,13 @@ impl Sought {
         true
     }
 
+    /// It is driven by another hash, with the hashes that are known there.
+    pub(super) fn is_known_elsewhere(&self, metainfo: &Metainfo) {
+        if !self.hash_differs(metainfo) {
+            self.set_stage(Stage::Known(Box::new(metainfo.clone())));
+        }
+    }
+
     /// The torrent, if it is known.
     pub(super) fn known(&self) -> Option<Metainfo> {
         match &self.state().stage {

@@ -1,8 +1,11 @@
 //! The torrents of a session, by all hashes that others know them by.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::error::TorrentError;
+use super::file_choice::FileChoice;
 use super::rendezvous::Rendezvous;
 use super::sought::Sought;
 use super::torrent::Torrent;
@@ -44,6 +47,23 @@ impl Found {
             Self::Sought(sought) => &sought.meeting,
         }
     }
+
+    /// Somebody asks for it once more: for these files, or all, from these peers as well. As
+    /// long as it is not known, it keeps what else it is to be.
+    pub(super) fn asked_again(
+        &self,
+        files: Option<&FileChoice>,
+        also: &[ContentId],
+        peers: Vec<SocketAddr>,
+    ) -> Result<(), TorrentError> {
+        let meeting = self.meeting();
+        meeting.choosing.asked_again(files, !also.is_empty())?;
+        meeting.told_of(peers);
+        if let Self::Sought(_) = self {
+            also.iter().for_each(|id| meeting.is_also(*id));
+        }
+        Ok(())
+    }
 }
 
 impl TorrentTable {
@@ -62,12 +82,17 @@ impl TorrentTable {
         known.into_iter().find(|torrent| torrent.id == *id)
     }
 
-    /// Those who name the torrent get a connection with it from now on.
+    /// Those who name the torrent get a connection with it from now on. Whoever seeks it by
+    /// another hash knows it.
     pub(super) fn insert(&self, torrent: &Arc<Torrent>) {
-        let own = torrent.meeting.info_hash;
-        self.put(hashes(torrent.metainfo()).chain([own]), || {
-            Entry::Known(Arc::downgrade(torrent))
-        });
+        let (metainfo, own) = (torrent.metainfo(), torrent.meeting.info_hash);
+        let hashes = || hashes(metainfo).chain([own]);
+        for found in hashes().filter_map(|hash| self.find(&hash)) {
+            if let Found::Sought(sought) = found {
+                sought.is_known_elsewhere(metainfo);
+            }
+        }
+        self.put(hashes(), || Entry::Known(Arc::downgrade(torrent)));
     }
 
     /// The same for a torrent of which these hashes are known.

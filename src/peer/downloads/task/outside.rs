@@ -63,9 +63,9 @@ pub(in crate::peer) trait Seek: Send + Sync {
     /// What the content is, once that is known.
     fn found(&self) -> Result<OutsidePart, DownloadError>;
 
-    /// The content is fetched or shared by another id, and what was asked for is asked of that
-    /// download, which has this status.
-    fn joined(&self, id: ContentId, status: watch::Receiver<ContentStatus>);
+    /// The content is asked for by another id as well, and what was asked for here is asked of
+    /// that download, which has this status.
+    fn joined(&self, status: watch::Receiver<ContentStatus>);
 }
 
 /// How often it is looked whether something arrives of what has to be known. A download that
@@ -199,7 +199,7 @@ impl DownloadTask {
             // It is known by another id as well.
             let _ = registered.found.set(id);
             if let Some((other, hold)) = registered.lead(Lead::Content(id)) {
-                seek.joined(id, other.handle.status.clone());
+                seek.joined(other.handle.status.clone());
                 return Ok(Start::Join(Join {
                     running: other.handle.clone(),
                     hold,
