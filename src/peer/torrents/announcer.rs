@@ -58,6 +58,7 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
         };
         let is_settled = wishes.is_settled.swap(false, Ordering::Relaxed);
         let request = request(&torrent, event, key, tracker_id.clone());
+        let told = (request.left, request.event == Some(AnnounceEvent::Paused));
         let asked = tokio::select! {
             biased;
             () = torrent.stopped() => break,
@@ -84,8 +85,13 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
         wishes.answered.send_replace(true);
         loop {
             // A change of what there is to say waits for nothing, if a tracker listens.
-            let news = [&wishes.completed, &wishes.is_settled];
-            let says = listens && news.iter().any(|news| news.load(Ordering::Relaxed));
+            let settled = || {
+                let left = torrent.figures().left;
+                // It may have been told already, as it settled while the request was made.
+                let is_told = told == (left, is_partial_seed(&torrent, left));
+                wishes.is_settled.load(Ordering::Relaxed) && !is_told
+            };
+            let says = listens && (wishes.completed.load(Ordering::Relaxed) || settled());
             let wants = wishes.wants_peers.load(Ordering::Relaxed);
             let due = match (says, wants) {
                 (true, _) => asked_at,
@@ -106,6 +112,11 @@ async fn announce_all(torrent: Arc<Rendezvous>) {
     }
 }
 
+/// Trackers tell partial seeds from those that fetch (BEP 21), as libtorrent has it.
+fn is_partial_seed(torrent: &Rendezvous, left: u64) -> bool {
+    torrent.is_upload_only() && left > 0
+}
+
 fn request(
     torrent: &Rendezvous,
     event: Option<AnnounceEvent>,
@@ -117,9 +128,7 @@ fn request(
         downloaded,
         left,
     } = torrent.figures();
-    // Trackers tell partial seeds from those that fetch (BEP 21), as libtorrent has it.
-    let is_partial_seed = torrent.is_upload_only() && left > 0;
-    let event = event.or(is_partial_seed.then_some(AnnounceEvent::Paused));
+    let event = event.or(is_partial_seed(torrent, left).then_some(AnnounceEvent::Paused));
     Announce {
         info_hash: torrent.info_hash,
         client: torrent.session.client,
