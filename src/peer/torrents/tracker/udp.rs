@@ -8,7 +8,6 @@ use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::announce::{Announce, Announced, NotAnnounced};
-use crate::bittorrent::tracker::AnnounceEvent;
 use crate::bittorrent::tracker::udp::{
     self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
 };
@@ -60,9 +59,6 @@ async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announc
     if let Some(query) = url.query() {
         path = format!("{path}?{query}");
     }
-    let event = announce
-        .event
-        .filter(|event| *event != AnnounceEvent::Paused);
     let asked = |transaction_id| UdpRequest::Announce {
         connection_id,
         transaction_id,
@@ -72,7 +68,7 @@ async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announc
             downloaded: announce.downloaded,
             left: announce.left,
             uploaded: announce.uploaded,
-            event,
+            event: announce.event,
             ip: 0,
             key: announce.key,
             num_want: Some(announce.wanted),
