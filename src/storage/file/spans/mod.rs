@@ -300,8 +300,9 @@ mod tests {
         }
         assert!(!times(&root.join("t/a.bt_lite-part")).is_durable());
         partial.blob.commit(&Bitfield::all(3)).await.unwrap();
-        partial.blob.finish().await.unwrap();
         let record = format!(".{}.bt_lite-state", content().1.id());
+        assert!(root.join(&record).exists() && times(&root).is_durable());
+        partial.blob.finish().await.unwrap();
         for path in ["t/a", "t/sub/none", "t/sub/b", &record] {
             let (path, file) = (root.join(path), times(&root.join(path)));
             let named = times(path.parent().unwrap());
@@ -315,7 +316,17 @@ mod tests {
         let id = content().1.id();
         fs::remove_file(root.join("t/a")).unwrap();
         storage.discard_partial(&id).await.unwrap();
-        assert!(!root.join(record).exists());
+        assert!(!root.join(&record).exists());
+        assert!(times(&root).is_durable());
+
+        // They are without a record as well, which cannot be written here.
+        fs::remove_dir_all(root.join("t")).unwrap();
+        fs::create_dir(root.join(&record)).unwrap();
+        let partial = create(&storage).await.unwrap();
+        for chunk in [2, 0, 1] {
+            write(&partial, chunk).await.unwrap();
+        }
+        partial.blob.finish().await.unwrap();
         assert!(times(&root).is_durable());
     }
 
