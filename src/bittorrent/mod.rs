@@ -19,6 +19,7 @@ pub mod local_discovery;
 pub mod magnet;
 pub mod metainfo;
 mod percent;
+mod text;
 pub mod tracker;
 pub mod wire;
 

@@ -10,7 +10,7 @@ use axum::routing::get;
 use bt_lite::bittorrent::tracker::http::{AnnounceAnswer, AnnounceQuery};
 use bt_lite::bittorrent::tracker::udp::{UdpRequest, UdpResponse};
 use bt_lite::bittorrent::tracker::{AnnounceEvent, ConnectionIds};
-use bt_lite::bittorrent::{Magnet, Metainfo, MetainfoFormat, TorrentOptions};
+use bt_lite::bittorrent::{Magnet, Metainfo, MetainfoFormat, TorrentOptions, TorrentSessionConfig};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
@@ -24,6 +24,7 @@ struct Said {
     port: u16,
     event: Option<AnnounceEvent>,
     left: u64,
+    wanted: Option<u32>,
 }
 
 /// A tracker for one torrent.
@@ -61,6 +62,7 @@ async fn http(State(tracker): State<Tracker>, RawQuery(query): RawQuery) -> Vec<
         port: query.port,
         event: query.event,
         left: query.left,
+        wanted: query.num_want,
     });
     answer.peers = peers.into_iter().map(Into::into).collect();
     answer.encode(query.form)
@@ -87,6 +89,7 @@ async fn udp(tracker: Tracker, socket: UdpSocket) {
                     port: announce.port,
                     event: announce.event,
                     left: announce.left,
+                    wanted: announce.num_want,
                 });
                 UdpResponse::Announce {
                     transaction_id,
@@ -131,8 +134,13 @@ async fn find_each_other(trackers: Vec<Vec<String>>, mut heard: mpsc::Receiver<S
         (AnnounceEvent::Started, metainfo.total_length()),
         (AnnounceEvent::Completed, 0),
     ] {
-        let (port, event) = (port(&fetches), Some(event));
-        assert_eq!(heard.recv().await, Some(Said { port, event, left }));
+        let said = Said {
+            port: port(&fetches),
+            event: Some(event),
+            left,
+            wanted: Some(TorrentSessionConfig::default().peers_wanted),
+        };
+        assert_eq!(heard.recv().await, Some(said));
     }
     for (peer, port) in [(owner, port(&seeds)), (fetcher, port(&fetches))] {
         peer.shutdown().await;
@@ -142,7 +150,8 @@ async fn find_each_other(trackers: Vec<Vec<String>>, mut heard: mpsc::Receiver<S
             Some(Said {
                 port,
                 event,
-                left: 0
+                left: 0,
+                wanted: Some(0),
             })
         );
     }

@@ -175,6 +175,10 @@ fn single_liar_is_dropped_and_another_one_asked() {
             piece: 0
         })
     ));
+    // Another one may have its number by now.
+    assert!(!fetch.source_up(now, SourceId(0), info.len() as u32));
+    fetch.source_down(now, SourceId(0));
+    assert!(fetch.source_up(now, SourceId(0), info.len() as u32));
 }
 
 #[test]
@@ -232,6 +236,24 @@ fn piece_that_was_refused_is_asked_of_another_only() {
     assert_eq!(asks(&mut fetch), []);
     fetch.source_up(now, SourceId(2), info.len() as u32);
     assert_eq!(asks(&mut fetch), [(2, 0)]);
+}
+
+#[test]
+fn piece_of_another_length_counts_as_refused() {
+    let info = info(2 * PIECE);
+    for len in [0, PIECE - 1, PIECE + 1] {
+        let (now, mut fetch) = (Instant::now(), fetch(&info));
+        fetch.source_up(now, SourceId(1), info.len() as u32);
+        assert_eq!(asks(&mut fetch), [(1, 0), (1, 1)]);
+        let data = MetadataMessage::Data {
+            piece: 0,
+            total_size: None,
+            data: vec![0; len].into(),
+        };
+        fetch.handle_message(now, SourceId(1), data);
+        fetch.source_up(now, SourceId(2), info.len() as u32);
+        assert_eq!(asks(&mut fetch), [(2, 0)], "{len}");
+    }
 }
 
 #[test]

@@ -186,6 +186,28 @@ fn key_that_becomes_too_long_as_text_counts_as_missing() {
 }
 
 #[test]
+fn texts_for_people_that_are_no_text_are_cut_as_text() {
+    // Each byte that is no UTF-8 becomes three.
+    let cut = "\u{fffd}".repeat(MAX_TEXT_LEN / 3);
+    let body = |key: &str| {
+        let head = format!("d{}:{key}{MAX_TEXT_LEN}:", key.len());
+        [head.as_bytes(), &[0xff; MAX_TEXT_LEN], b"e"].concat()
+    };
+    let answer = AnnounceAnswer::decode(&body("warning message")).unwrap();
+    assert_eq!(answer.warning.as_ref(), Some(&cut));
+    let refused = body("failure reason");
+    let reason = |error| match error {
+        AnswerError::Refused(refusal) => refusal.reason,
+        other => panic!("{other}"),
+    };
+    assert_eq!(
+        AnnounceAnswer::decode(&refused).map_err(reason),
+        Err(cut.clone())
+    );
+    assert_eq!(ScrapeAnswer::decode(&refused).map_err(reason), Err(cut));
+}
+
+#[test]
 fn query_that_announces_nothing_is_refused() {
     let missing = |key| Err(QueryError::Missing { key });
     let invalid = |key| Err(QueryError::Invalid { key });

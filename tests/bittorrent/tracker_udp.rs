@@ -274,6 +274,23 @@ fn long_answers_are_cut() {
 }
 
 #[test]
+fn error_that_is_no_text_is_cut_as_text() {
+    // An action, and a transaction.
+    let head = [0, 0, 0, 3, 0, 0, 0, 9];
+    // Each byte that is no UTF-8 becomes three.
+    let packet = [&head[..], &[0xff; MAX_ERROR_LEN]].concat();
+    let message = "\u{fffd}".repeat(MAX_ERROR_LEN / 3);
+    let transaction_id = 9;
+    assert_eq!(
+        UdpResponse::decode(&packet, false),
+        Ok(UdpResponse::Error {
+            transaction_id,
+            message
+        })
+    );
+}
+
+#[test]
 fn each_wait_is_twice_as_long_as_the_last_until_there_is_no_more() {
     assert_eq!(timeout(0), Some(Duration::from_secs(15)));
     for sent in 1..=MAX_RETRANSMISSIONS {

@@ -106,6 +106,33 @@ fn samples() -> Vec<Frame> {
 }
 
 #[tokio::test]
+async fn record_of_tls_is_known_at_the_start_and_later_is_a_frame_that_is_too_long() {
+    let record = vec![0x16, 3, 1, 2, 0, 1];
+    let items = received(Pieces::of([record.clone()])).await;
+    assert_eq!(items, [Err(TransportError::SpeaksTls)]);
+    let first = frame(b"head", b"");
+    let items = received(Pieces::of([wire(&[first.clone()]), record])).await;
+    assert_eq!(items[0], Ok(first));
+    assert!(
+        matches!(items[1], Err(TransportError::FrameTooLarge { .. })),
+        "{items:?}"
+    );
+}
+
+#[tokio::test]
+async fn frames_that_wait_with_tiny_bodies_are_few() {
+    let (io, _other) = duplex(1);
+    let mut sink = over(io).sink;
+    let mut taken = 0;
+    while let Some(fed) = sink.feed(frame(b"", b"x")).now_or_never() {
+        fed.unwrap();
+        taken += 1;
+        assert!(taken < 1000, "each costs more memory than its bytes");
+    }
+    assert!(taken > 100);
+}
+
+#[tokio::test]
 async fn frames_come_a_byte_at_a_time() {
     let bytes = wire(&samples());
     let items = received(Pieces::of(bytes.iter().map(|&b| vec![b]))).await;

@@ -154,7 +154,6 @@ impl MetadataFetch {
     pub fn source_down(&mut self, now: Instant, id: SourceId) {
         self.sources.remove(&id);
         self.liars.remove(&id);
-        self.suspects.retain(|suspect| *suspect != id);
         self.ask(now);
     }
 

@@ -55,3 +55,24 @@ impl Pulse {
         both.into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_counts_as_sent_when_it_is_due_and_any_message_puts_it_off() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        let due = start + KEEP_ALIVE;
+        assert_eq!(pulse.poll_timeout(), Some(due));
+        assert!(pulse.beats(due) && !pulse.beats(due));
+        assert_eq!(pulse.poll_timeout(), Some(due + KEEP_ALIVE));
+        pulse.sent(due + KEEP_ALIVE / 2);
+        assert!(!pulse.beats(due + KEEP_ALIVE));
+        assert!(!pulse.is_lost(start + SILENCE - Duration::from_secs(1)));
+        assert!(pulse.is_lost(start + SILENCE));
+        pulse.heard(start + SILENCE);
+        assert!(!pulse.is_lost(start + SILENCE));
+    }
+}

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{AnnounceEvent, ScrapeFigures};
 use crate::bittorrent::InfoHashV1;
 use crate::bittorrent::compact::{COMPACT_V4_LEN, COMPACT_V6_LEN, read_compact, write_compact};
+use crate::bittorrent::text::{cut, lossy};
 
 /// The connection id of the first packet: what makes it one of this protocol.
 pub const PROTOCOL_ID: u64 = 0x0417_2710_1980;
@@ -383,9 +384,7 @@ impl UdpResponse {
                 message,
             } => {
                 put(&[ERROR, *transaction_id]);
-                let fitting = message.char_indices().map(|(at, c)| at + c.len_utf8());
-                let fitting = fitting.take_while(|&end| end <= MAX_ERROR_LEN);
-                out.extend(&message.as_bytes()[..fitting.last().unwrap_or(0)]);
+                out.extend(cut(message, MAX_ERROR_LEN).as_bytes());
             }
         }
         out
@@ -433,8 +432,7 @@ impl UdpResponse {
                 }
             }
             ERROR => {
-                let text = &reader.0[..reader.0.len().min(MAX_ERROR_LEN)];
-                let message = String::from_utf8_lossy(text);
+                let message = lossy(reader.0, MAX_ERROR_LEN);
                 Self::Error {
                     transaction_id,
                     message: message.trim_end_matches('\0').to_owned(),

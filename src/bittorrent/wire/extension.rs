@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::dictionary::Dictionary;
 use super::error::WireError;
 use crate::bittorrent::bencode::DictWriter;
+use crate::bittorrent::text::lossy;
 
 /// The id of the extended handshake itself.
 pub const HANDSHAKE_EXTENSION: u8 = 0;
@@ -163,13 +164,6 @@ impl ExtendedHandshake {
 
 /// A client's name, which may be anything, in a length that a log takes.
 fn client_name(bytes: &[u8]) -> String {
-    let mut name = String::new();
-    for char in String::from_utf8_lossy(bytes).chars() {
-        let char = if char.is_control() { '.' } else { char };
-        if name.len() + char.len_utf8() > MAX_CLIENT_NAME_LEN {
-            break;
-        }
-        name.push(char);
-    }
-    name
+    let name = lossy(bytes, MAX_CLIENT_NAME_LEN);
+    name.replace(char::is_control, ".")
 }

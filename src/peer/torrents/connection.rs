@@ -119,7 +119,7 @@ impl ConnectionTask {
             said_complete: false,
             said_upload_only,
             resting: torrent.meeting.resting(),
-            told: BTreeSet::new(),
+            told: Told::default(),
             tell_at: Instant::now() + PEX_INTERVAL,
         };
         let ended = tokio::select! {
@@ -279,9 +279,33 @@ struct Writer<'a> {
     /// What the other side was told last of whether this side wants anything.
     said_upload_only: bool,
     resting: watch::Receiver<bool>,
-    /// Those that the other side was told of.
-    told: BTreeSet<SocketAddr>,
+    told: Told,
     tell_at: Instant,
+}
+
+/// Those that the other side was told of (BEP 11).
+#[derive(Default)]
+struct Told(BTreeSet<SocketAddr>);
+
+impl Told {
+    /// Tells what is new among these, if anything is, and if it can be told.
+    fn tell(&mut self, mut known: BTreeSet<SocketAddr>, tell: impl FnOnce(&PexMessage) -> bool) {
+        while known.len() > MAX_PEX_PEERS {
+            known.pop_last();
+        }
+        let peer = |addr| PexPeer {
+            addr,
+            flags: PexPeer::REACHABLE,
+        };
+        let news = PexMessage {
+            added: known.difference(&self.0).copied().map(peer).collect(),
+            dropped: self.0.difference(&known).copied().collect(),
+        };
+        let any = !news.added.is_empty() || !news.dropped.is_empty();
+        if any && tell(&news) {
+            self.0 = known;
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -350,22 +374,8 @@ impl Writer<'_> {
             return;
         }
         self.tell_at = Instant::now() + PEX_INTERVAL;
-        let mut known = self.connected.others();
-        while known.len() > MAX_PEX_PEERS {
-            known.pop_last();
-        }
-        let peer = |addr| PexPeer {
-            addr,
-            flags: PexPeer::REACHABLE,
-        };
-        let news = PexMessage {
-            added: known.difference(&self.told).copied().map(peer).collect(),
-            dropped: self.told.difference(&known).copied().collect(),
-        };
-        let any = !news.added.is_empty() || !news.dropped.is_empty();
-        if any && link.tell_peers(now(), &news) {
-            self.told = known;
-        }
+        self.told
+            .tell(self.connected.others(), |news| link.tell_peers(now(), news));
     }
 
     /// Gives the connection what the machine has to say.
@@ -436,4 +446,39 @@ struct Group {
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(ports: std::ops::Range<u16>) -> BTreeSet<SocketAddr> {
+        ports.map(|port| ([10, 0, 0, 1], port).into()).collect()
+    }
+
+    /// What is told of these, added and dropped.
+    fn told(told: &mut Told, known: BTreeSet<SocketAddr>, hears: bool) -> Option<(usize, usize)> {
+        let mut heard = None;
+        told.tell(known, |news| {
+            heard = Some((news.added.len(), news.dropped.len()));
+            hears
+        });
+        heard
+    }
+
+    #[test]
+    fn other_side_is_told_of_each_peer_once_and_of_few_at_a_time() {
+        let mut to = Told::default();
+        assert_eq!(told(&mut to, addrs(0..0), true), None);
+        assert_eq!(told(&mut to, addrs(1..4), false), Some((3, 0)));
+        assert_eq!(told(&mut to, addrs(1..4), true), Some((3, 0)));
+        assert_eq!(told(&mut to, addrs(1..4), true), None);
+        assert_eq!(told(&mut to, addrs(3..6), true), Some((2, 2)));
+        let crowd = addrs(1..1000);
+        assert_eq!(
+            told(&mut to, crowd.clone(), true),
+            Some((MAX_PEX_PEERS - 3, 0))
+        );
+        assert_eq!(told(&mut to, crowd, true), None);
+    }
 }

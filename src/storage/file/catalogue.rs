@@ -420,6 +420,8 @@ mod tests {
 
     use futures::FutureExt;
 
+    #[cfg(unix)]
+    use super::super::dir::times;
     use super::super::log_entry::{Change, body_of, old_segment};
     use super::super::names::segment_name;
     use super::super::old_record::old_record;
@@ -494,6 +496,41 @@ mod tests {
                 assert!(!old.path().exists());
             }
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn old_record_is_removed_when_the_log_has_it_durably() {
+        let old = Old::new(2);
+        // The last one read is in the log already.
+        let mut second = old.record.clone();
+        second.name = "b".parse().unwrap();
+        let path = old.root.path().join(record_name(&second.name));
+        let catalogue = old.open();
+        let remembered = catalogue.log.remember(second.clone(), &old.manifest);
+        let appended = remembered.unwrap().unwrap();
+        catalogue.log.make_durable(&appended).unwrap();
+        fs::write(&path, old_record(2, &second, &old.manifest)).unwrap();
+        let names = [&old.path(), &path].map(|path| {
+            let name = path.file_name().unwrap();
+            name.to_str().unwrap().to_owned()
+        });
+        let segment = times(&old.root.path().join(segment_name(0)));
+        assert!(segment.is_durable());
+        catalogue.tidy(&names).unwrap();
+        assert!(!old.path().exists() && !path.exists());
+        let moved = times(&old.root.path().join(segment_name(0)));
+        assert!(moved.changed > segment.changed && moved.is_durable());
+        assert!(moved.synced < times(old.root.path()).changed);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn removal_of_an_old_record_is_durable() {
+        let old = Old::new(2);
+        old.open().forget(&old.record.name, &old.record.id).unwrap();
+        assert!(!old.path().exists());
+        assert!(times(old.root.path()).is_durable());
     }
 
     #[test]

@@ -11,10 +11,14 @@
 #[cfg_attr(unix, allow(dead_code))]
 mod portable;
 #[cfg(unix)]
+mod syncs;
+#[cfg(unix)]
 mod unix;
 
 #[cfg(not(unix))]
 pub(super) use portable::{DataFile, Dir, examine_path, open_path};
+#[cfg(all(test, unix))]
+pub(super) use syncs::times;
 #[cfg(unix)]
 pub(super) use unix::{DataFile, Dir, examine_path, open_path};
 

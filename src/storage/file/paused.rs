@@ -158,6 +158,25 @@ mod tests {
         assert_eq!(all(&dir), Ok(Vec::new()));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn record_is_durable_before_it_has_its_name_and_so_is_its_removal() {
+        use super::super::dir::times;
+
+        let root = tempfile::tempdir().unwrap();
+        let dir = StorageDir::new(Dir::open(root.path()).unwrap(), root.path().to_path_buf());
+        let paused = record(1, b"x");
+        remember(&dir, &paused).unwrap();
+        let (file, names) = (
+            times(&root.path().join(paused_name(paused.id))),
+            times(root.path()),
+        );
+        assert!(file.is_durable() && names.is_durable());
+        assert!(file.synced < names.changed);
+        forget(&dir, paused.id).unwrap();
+        assert!(times(root.path()).is_durable());
+    }
+
     #[test]
     fn record_that_cannot_take_its_place_leaves_the_old_one() {
         let root = tempfile::tempdir().unwrap();

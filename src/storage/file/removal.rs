@@ -92,3 +92,44 @@ fn remove_name<D: Disk>(dir: &StorageDir<D>, name: &str) -> Result<(), StorageEr
     let synced = dir.sync(mark);
     synced.map_err(|e| failed("syncing", dir.path(), e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::dir::Dir;
+    use super::super::names::probe_names;
+    use super::*;
+
+    fn dir(root: &tempfile::TempDir) -> StorageDir<Dir> {
+        StorageDir::new(Dir::open(root.path()).unwrap(), root.path().into())
+    }
+
+    fn left(root: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(root.path()).unwrap().count()
+    }
+
+    #[test]
+    fn journal_that_a_crash_has_left_goes_with_the_finished_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, id) = (dir(&root), ContentId::of(b"x"));
+        let name: ContentName = "x".parse().unwrap();
+        for name in [name.as_str(), &PartialNames::of(id).journal] {
+            std::fs::write(root.path().join(name), b"x").unwrap();
+        }
+        let file = dir.disk.open_existing(name.as_str()).unwrap();
+        remove_file(&dir, &name, id, &file).unwrap();
+        assert_eq!(left(&root), 0);
+    }
+
+    #[test]
+    fn what_a_crash_has_left_of_a_probe_goes_with_the_unfinished_file() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, id) = (dir(&root), ContentId::of(b"x"));
+        let names = PartialNames::of(id);
+        let [probe, probed] = probe_names(id);
+        for name in [&names.data, &names.journal, &probe, &probed] {
+            std::fs::write(root.path().join(name), b"").unwrap();
+        }
+        assert_eq!(discard(&dir, id), Ok(true));
+        assert_eq!(left(&root), 0);
+    }
+}

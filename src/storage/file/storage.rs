@@ -631,3 +631,19 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Ok(()) => Dir::open(parent)?.sync(),
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::dir::times;
+    use super::*;
+
+    #[test]
+    fn each_directory_that_is_made_has_a_durable_name() {
+        let root = tempfile::tempdir().unwrap();
+        create_durably(&root.path().join("a/b")).unwrap();
+        assert!(root.path().join("a/b").is_dir());
+        for above in ["", "a"] {
+            assert!(times(&root.path().join(above)).synced > 0, "{above}");
+        }
+    }
+}

@@ -585,4 +585,22 @@ mod tests {
         #[cfg(unix)]
         assert!(matches!(dir.lock("p", late), Ok(LockAttempt::Replaced)));
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn final_name_is_durable_before_the_unfinished_one_of_an_interrupted_publication_goes() {
+        use crate::storage::file::dir::times;
+
+        let root = tempfile::tempdir().unwrap();
+        let (dir, id) = (open(root.path()), ContentId::of(b"x"));
+        let (name, data): (ContentName, _) = ("x".parse().unwrap(), PartialNames::of(id).data);
+        dir.disk.open_or_create(&data).unwrap();
+        dir.disk.link(&data, name.as_str()).unwrap();
+        let linked = times(root.path());
+        assert!(!linked.is_durable());
+        let taken = dir.check_free(&name, id);
+        assert!(matches!(taken, Err(StorageError::Exists { .. })));
+        assert_eq!(dir.kind(&data), Ok(None));
+        assert!(times(root.path()).synced > linked.changed);
+    }
 }

@@ -8,6 +8,7 @@ use super::announce::PeersForm;
 use super::{DEFAULT_INTERVAL, MAX_ANSWER_LEN, MAX_ANSWER_PEERS, MAX_TEXT_LEN};
 use crate::bittorrent::bencode::{BencodeError, DictWriter, Value, canonical, list, read};
 use crate::bittorrent::compact::{read_compact, write_compact};
+use crate::bittorrent::text::lossy;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -175,7 +176,7 @@ impl AnnounceAnswer {
             b"incomplete" => self.incomplete = number(value),
             b"downloaded" => self.downloaded = number(value),
             b"tracker id" => self.tracker_id = short(value).map(<[u8]>::to_vec),
-            b"warning message" => self.warning = short(value).map(lossy),
+            b"warning message" => self.warning = text(value),
             b"external ip" => {
                 self.external_ip = short(value).and_then(|bytes| match bytes.len() {
                     4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
@@ -230,7 +231,7 @@ impl Reasons {
     pub(super) fn take(&mut self, key: &[u8], value: Value<'_, '_>) {
         match key {
             // It refuses, also if nobody can read why.
-            b"failure reason" => self.reason = Some(short(value).map(lossy).unwrap_or_default()),
+            b"failure reason" => self.reason = Some(text(value).unwrap_or_default()),
             _ => self.retry_in = retry_in(value),
         }
     }
@@ -260,8 +261,8 @@ fn short<'a>(value: Value<'_, 'a>) -> Option<&'a [u8]> {
     bytes.filter(|bytes| bytes.len() <= MAX_TEXT_LEN)
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn text(value: Value<'_, '_>) -> Option<String> {
+    short(value).map(|bytes| lossy(bytes, MAX_TEXT_LEN))
 }
 
 fn compact(peers: &[&HttpPeer]) -> Vec<u8> {

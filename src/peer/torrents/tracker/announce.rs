@@ -62,7 +62,11 @@ pub(in super::super) enum NotAnnounced {
 }
 
 impl Announced {
-    pub(super) fn new(peers: Vec<SocketAddr>, interval: u32, min_interval: Option<u32>) -> Self {
+    pub(in super::super) fn new(
+        peers: Vec<SocketAddr>,
+        interval: u32,
+        min_interval: Option<u32>,
+    ) -> Self {
         let within = |seconds: u32| {
             let asked = Duration::from_secs(seconds.into());
             asked.clamp(MIN_INTERVAL, MAX_INTERVAL)
@@ -73,6 +77,25 @@ impl Announced {
             peers,
             interval,
             min_interval: min_interval.min(interval),
+            tracker_id: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Announce {
+    /// One for tests.
+    pub(super) fn sample() -> Self {
+        Self {
+            info_hash: InfoHashV1::from_bytes([1; 20]),
+            client: ClientId([2; 20]),
+            port: 1,
+            uploaded: 0,
+            downloaded: 0,
+            left: 5,
+            event: None,
+            wanted: 50,
+            key: 3,
             tracker_id: None,
         }
     }

@@ -8,7 +8,6 @@ use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::announce::{Announce, Announced, NotAnnounced};
-use crate::bittorrent::tracker::AnnounceEvent;
 use crate::bittorrent::tracker::udp::{
     self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
 };
@@ -60,9 +59,6 @@ async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announc
     if let Some(query) = url.query() {
         path = format!("{path}?{query}");
     }
-    let event = announce
-        .event
-        .filter(|event| *event != AnnounceEvent::Paused);
     let asked = |transaction_id| UdpRequest::Announce {
         connection_id,
         transaction_id,
@@ -72,7 +68,7 @@ async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announc
             downloaded: announce.downloaded,
             left: announce.left,
             uploaded: announce.uploaded,
-            event,
+            event: announce.event,
             ip: 0,
             key: announce.key,
             num_want: Some(announce.wanted),
@@ -137,8 +133,7 @@ fn log(error: UdpPacketError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bittorrent::InfoHashV1;
-    use crate::bittorrent::wire::ClientId;
+    use crate::bittorrent::tracker::AnnounceEvent;
 
     #[tokio::test(start_paused = true)]
     async fn silent_address_leaves_time_for_the_next_one() {
@@ -167,22 +162,64 @@ mod tests {
                 tracker.send_to(&answer.encode(), from).await.unwrap();
             }
         };
-        let announce = Announce {
-            info_hash: InfoHashV1::from_bytes([1; 20]),
-            client: ClientId([2; 20]),
-            port: 1,
-            uploaded: 0,
-            downloaded: 0,
-            left: 5,
-            event: None,
-            wanted: 50,
-            key: 3,
-            tracker_id: None,
-        };
+        let announce = Announce::sample();
         let url = "udp://tracker.invalid:1/announce".parse().unwrap();
         let announced = announce_at(&addrs, &url, &announce, Duration::from_secs(30));
         tokio::select! {
             announced = announced => assert_eq!(announced.unwrap().peers, [peer]),
+            () = answering => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_is_not_the_answer_is_passed_over() {
+        let tracker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = tracker.local_addr().unwrap();
+        let answering = async {
+            let mut buffer = [0; MAX_PACKET_LEN];
+            loop {
+                let (len, from) = tracker.recv_from(&mut buffer).await.unwrap();
+                let request = UdpRequest::decode(&buffer[..len]).unwrap();
+                // Somebody else guesses, and is the first to answer.
+                let answer = |guessed: u16| match &request {
+                    UdpRequest::Connect { transaction_id } => UdpResponse::Connect {
+                        transaction_id: transaction_id ^ u32::from(guessed),
+                        connection_id: 9 + u64::from(guessed),
+                    },
+                    UdpRequest::Announce {
+                        transaction_id,
+                        connection_id: 9,
+                        announce,
+                    } => {
+                        let sample = Announce::sample();
+                        assert_eq!((announce.key, announce.port), (sample.key, sample.port));
+                        assert_eq!(announce.left, sample.left);
+                        // There is no word for a pause.
+                        assert_eq!(announce.event, None);
+                        UdpResponse::Announce {
+                            transaction_id: transaction_id ^ u32::from(guessed),
+                            interval: 60,
+                            leechers: 0,
+                            seeders: 1,
+                            peers: vec![([192, 0, 2, 1], 7 + guessed).into()],
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                };
+                for packet in [vec![0xff; 3], answer(1).encode(), answer(0).encode()] {
+                    tracker.send_to(&packet, from).await.unwrap();
+                }
+            }
+        };
+        let mut announce = Announce::sample();
+        announce.event = Some(AnnounceEvent::Paused);
+        let url = "udp://tracker.invalid:1/announce".parse().unwrap();
+        let addrs = [addr];
+        let announced = announce_at(&addrs, &url, &announce, Duration::from_secs(60));
+        tokio::select! {
+            announced = announced => {
+                assert_eq!(announced.unwrap().peers, [([192, 0, 2, 1], 7).into()]);
+            }
             () = answering => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The disk in memory behind the interface of the storage. Every operation is
 //! counted, may fail, and reaches the cache; a sync reaches the disk.
 
+use std::fmt;
 use std::fs::TryLockError;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,17 @@ use super::name_table::NameOp;
 
 /// The disk. A clone is the same disk.
 #[derive(Debug, Clone)]
-pub(super) struct CrashDisk(Arc<Mutex<DiskState>>);
+pub(super) struct CrashDisk(Arc<Mutex<DiskState>>, Arc<Meanwhile>);
+
+/// What happens while the next file is synced.
+#[derive(Default)]
+struct Meanwhile(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
 
 impl CrashDisk {
     /// An empty disk.
@@ -25,11 +36,16 @@ impl CrashDisk {
     }
 
     pub(super) fn of(state: DiskState) -> Self {
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has something happen while the next file is synced.
+    pub(super) fn during_sync(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.1.0.lock().unwrap() = Some(Box::new(happens));
     }
 
     /// Sets what goes wrong from now on. Operations are counted from here.
@@ -194,6 +210,24 @@ impl CrashFile {
         }
         Ok(())
     }
+
+    fn sync_now(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        if state.planted == Some(PlantedBug::RecordBeforeSync) {
+            match (self.is_journal, state.deferred.take()) {
+                (false, _) => {
+                    state.deferred = Some(self.inode);
+                    return Ok(());
+                }
+                (true, Some(data)) => {
+                    state.sync_file(self.inode)?;
+                    return state.sync_file(data);
+                }
+                (true, None) => {}
+            }
+        }
+        state.sync_file(self.inode)
+    }
 }
 
 impl Drop for CrashFile {
@@ -287,21 +321,13 @@ impl DiskFile for CrashFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        if state.planted == Some(PlantedBug::RecordBeforeSync) {
-            match (self.is_journal, state.deferred.take()) {
-                (false, _) => {
-                    state.deferred = Some(self.inode);
-                    return Ok(());
-                }
-                (true, Some(data)) => {
-                    state.sync_file(self.inode)?;
-                    return state.sync_file(data);
-                }
-                (true, None) => {}
-            }
+        let meanwhile = self.disk.1.0.lock().unwrap().take();
+        // What it changes is not what this sync has begun with.
+        let synced = self.sync_now();
+        if let Some(happens) = meanwhile {
+            happens();
         }
-        state.sync_file(self.inode)
+        synced
     }
 
     fn sync_all(&self) -> io::Result<()> {

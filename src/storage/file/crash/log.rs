@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::super::disk::Disk;
+use super::super::disk::{Disk, DiskFile};
+use super::super::log_entry::{Change, Head, encode};
 use super::super::log_index::LogLimits;
 use super::super::record::Record;
 use super::super::record_log::RecordLog;
+use super::super::segment::{Segment, read_entries};
 use super::super::stamp::Stamp;
-use super::super::storage_dir::StorageDir;
+use super::super::storage_dir::{LockAttempt, StorageDir};
 use super::super::timestamp::Timestamp;
 use super::Checked;
-use super::crash_disk::CrashDisk;
+use super::crash_disk::{CrashDisk, CrashFile};
 use super::disk_state::{Ability, DiskState, Failure, PlantedBug, Trouble};
 use crate::content::{ContentName, Manifest};
 use crate::storage::StorageError;
@@ -258,4 +260,73 @@ fn log_that_is_not_synced_or_retries_a_failed_sync_is_caught() {
     assert!(found.unwrap_err().contains("not one of"));
     let found = interrupted(1, Some(PlantedBug::RetriesFailedSync), io);
     assert!(found.unwrap_err().contains("not one of"));
+}
+
+/// A segment with entries that have bodies.
+struct Entries {
+    dir: StorageDir<CrashDisk>,
+    segment: Arc<Segment<CrashFile>>,
+}
+
+impl Entries {
+    fn new(disk: &CrashDisk) -> Self {
+        let dir = StorageDir::new(disk.clone(), "model".into());
+        let LockAttempt::Acquired(file) = dir.open_locked("segment").unwrap() else {
+            panic!("it is locked");
+        };
+        let segment = Arc::new(Segment::start(1, file, dir.mark()).unwrap());
+        Self { dir, segment }
+    }
+
+    /// Appends an entry, and returns where its body is.
+    fn append(segment: &Segment<CrashFile>, sequence: u64) -> u64 {
+        let (place, durable) = (segment.end(), segment.durable());
+        let change = Change::NameForgotten(name(0));
+        let head = Head {
+            sequence,
+            durable,
+            change,
+        };
+        segment
+            .append(encode(place, &head, b"body").unwrap())
+            .unwrap();
+        segment.end().offset - 4
+    }
+
+    fn sequences(&self) -> Vec<u64> {
+        let entries = read_entries(self.segment.file(), 1).unwrap();
+        entries.iter().map(|entry| entry.head.sequence).collect()
+    }
+}
+
+#[test]
+fn body_that_was_durable_when_a_later_entry_was_written_is_not_read_with_the_others() {
+    let log = Entries::new(&CrashDisk::new(1));
+    let mut bodies = vec![
+        Entries::append(&log.segment, 0),
+        Entries::append(&log.segment, 1),
+    ];
+    log.segment.sync(&log.dir).unwrap();
+    bodies.extend([2, 3].map(|sequence| Entries::append(&log.segment, sequence)));
+    for (damaged, read) in [(3, 3), (2, 2), (1, 4), (0, 4)] {
+        let (at, file) = (bodies[damaged], log.segment.file());
+        let body = file.read_at(at, 4).unwrap();
+        file.write_at(at, &[b"torn".as_slice().into()]).unwrap();
+        assert_eq!(log.sequences(), (0..read).collect::<Vec<_>>(), "{damaged}");
+        file.write_at(at, &[body]).unwrap();
+    }
+}
+
+#[test]
+fn entry_that_is_written_during_a_sync_is_not_durable_by_it() {
+    let disk = CrashDisk::new(1);
+    let log = Entries::new(&disk);
+    Entries::append(&log.segment, 0);
+    let (segment, end) = (Arc::clone(&log.segment), log.segment.end());
+    disk.during_sync(move || _ = Entries::append(&segment, 1));
+    log.segment.sync(&log.dir).unwrap();
+    assert_eq!(log.segment.durable(), end.offset);
+    assert!(log.segment.end() > end);
+    log.segment.sync(&log.dir).unwrap();
+    assert_eq!(log.segment.durable(), log.segment.end().offset);
 }

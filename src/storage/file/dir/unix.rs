@@ -16,6 +16,7 @@ use super::super::disk::{
     Disk, DiskFile, EntryKind, FileStat, Refused, available_bytes, too_short,
 };
 use super::super::timestamp::Timestamp;
+use super::syncs;
 use crate::buffers::Buffer;
 use crate::content::{ContentName, UnsafeName};
 
@@ -125,6 +126,7 @@ impl Disk for Dir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE) {
             // The file system or the kernel does not support the flag, or a
@@ -136,6 +138,7 @@ impl Disk for Dir {
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         match fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
             // What file systems without hard links say. Android answers with
             // `ACCESS`.
@@ -159,10 +162,12 @@ impl Disk for Dir {
     }
 
     fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::renameat(&self.0, from, &self.0, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
@@ -191,9 +196,11 @@ impl Disk for Dir {
 /// more to do for its names.
 fn sync_names(dir: &File) -> io::Result<()> {
     match dir.sync_all().map_err(|e| (e.kind(), e)) {
-        Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) => Ok(()),
-        done => done.map_err(|(_, e)| e),
+        Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) => {}
+        done => done.map_err(|(_, e)| e)?,
     }
+    syncs::synced(dir);
+    Ok(())
 }
 
 /// Opens any file for reading, following links.
@@ -319,6 +326,7 @@ impl DiskFile for DataFile {
     }
 
     fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        syncs::changed(&self.0);
         let mut slices: Vec<IoSlice<'_>> = pieces
             .iter()
             .filter(|piece| !piece.is_empty())
@@ -341,6 +349,7 @@ impl DiskFile for DataFile {
     }
 
     fn copy_next(&self, source: &Self, len: u64) -> io::Result<bool> {
+        syncs::changed(&self.0);
         // The system copies inside of the kernel if it can, or lets the two files share
         // their bytes.
         let mut source = io::Read::take(&source.0, len);
@@ -348,6 +357,7 @@ impl DiskFile for DataFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        syncs::changed(&self.0);
         self.0.set_len(len)
     }
 
@@ -368,6 +378,7 @@ impl DiskFile for DataFile {
     }
 
     fn set_modified(&self, time: SystemTime) -> io::Result<()> {
+        syncs::changed(&self.0);
         self.0.set_modified(time)
     }
 
@@ -385,11 +396,15 @@ impl DiskFile for DataFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data()?;
+        syncs::synced(&self.0);
+        Ok(())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.0.sync_all()?;
+        syncs::synced(&self.0);
+        Ok(())
     }
 }
 

@@ -555,3 +555,26 @@ fn clear(dir: &StorageDir<Dir>, keep: impl Fn(&str) -> bool) -> Result<(), Stora
     }
     Ok(())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::super::dir::times;
+    use super::*;
+
+    #[test]
+    fn copies_and_records_are_durable_before_they_have_their_names() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path();
+        let dir = StorageDir::new(Dir::open(path).unwrap(), path.to_path_buf());
+        let id = ContentId::of(b"x");
+        let copy = write_new(&dir, "copy", b"x".as_slice().into()).unwrap();
+        finish_copy(&dir, "copy", id, &copy).unwrap();
+        let is_safe = |name: &str| {
+            let (file, names) = (times(&path.join(name)), times(path));
+            file.is_durable() && names.is_durable() && file.synced < names.changed
+        };
+        assert!(is_safe(&id.to_string()));
+        write_record(&dir, b"x".as_slice().into()).unwrap();
+        assert!(is_safe(RECORD));
+    }
+}

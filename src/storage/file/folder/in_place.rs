@@ -445,3 +445,24 @@ fn remove_folder(top: &Dir, path: &FolderPath) -> Result<(), Refused> {
         Err(e) => Err(e.into()),
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::super::dir::times;
+    use super::super::super::disk::DiskFile;
+    use super::*;
+
+    #[test]
+    fn removal_of_a_file_is_durable() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        std::fs::write(root.path().join("a/b"), "x").unwrap();
+        let top = Dir::open(root.path()).unwrap();
+        let stat = top.open_within("a/b").unwrap().stat().unwrap();
+        let entry = FolderEntry::file("a/b".parse().unwrap(), ContentId::of(b"x"), 1);
+        let removed = remove_one(&top, &entry, Some(&Stamp::of(&stat)));
+        assert!(matches!(removed, Ok(true)));
+        assert!(!root.path().join("a/b").exists());
+        assert!(times(&root.path().join("a")).is_durable());
+    }
+}

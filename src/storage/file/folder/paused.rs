@@ -240,4 +240,21 @@ mod tests {
             }
         }
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn record_is_durable_before_it_has_its_name_and_so_is_its_removal() {
+        use super::super::super::dir::times;
+
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().to_path_buf();
+        let home = StorageDir::new(Dir::open(&path).unwrap(), path.clone());
+        let id = ContentId::of(b"x");
+        write(&home, id, Some(b"form")).unwrap();
+        let (file, names) = (times(&path.join(PAUSED)), times(&path));
+        assert!(file.is_durable() && names.is_durable());
+        assert!(file.synced < names.changed);
+        write(&home, id, None).unwrap();
+        assert!(times(&path).is_durable());
+    }
 }

@@ -442,4 +442,56 @@ mod tests {
         let there = place.join("a").display().to_string();
         assert!(error.to_string().contains(&there), "{error}");
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_is_durable_where_it_is_built_named_and_replaced() {
+        use super::super::super::dir::times;
+        use super::super::replacing::replace_tree;
+        use super::super::tree_root::TreeRoot;
+
+        let temp = tempfile::tempdir().unwrap();
+        let (at, place) = (temp.path().join("home"), temp.path().join("place"));
+        let [home, root] = [&at, &place].map(|path| {
+            std::fs::create_dir(path).unwrap();
+            StorageDir::new(Dir::open(path).unwrap(), path.clone())
+        });
+        let (root, name) = (Arc::new(root), "f".parse().unwrap());
+        for bytes in [&b"first"[..], b"second"] {
+            let id = ContentId::of(bytes);
+            let file = write_new(&home, &id.to_string(), bytes.into()).unwrap();
+            let stamp = make_durable(&file).unwrap();
+            let path = |path: &str| path.parse::<FolderPath>().unwrap();
+            let index = FolderIndex::new(vec![
+                FolderEntry::file(path("a/b/linked"), id, stamp.len),
+                FolderEntry::executable(path("copied"), id, stamp.len),
+                FolderEntry::file(path("a/copied"), id, stamp.len),
+                FolderEntry::empty_folder(path("empty/folder")),
+                FolderEntry::symlink(path("link"), "copied"),
+            ]);
+            let index = index.unwrap();
+            TreeBuilder::build(&home, &index, |_| Some(stamp)).unwrap();
+            let all_durable = |tree: PathBuf, paths: &[&str]| {
+                let paths = paths.iter().map(|path| tree.join(path));
+                let not = paths.filter(|path| !times(path).is_durable());
+                assert_eq!(not.collect::<Vec<_>>(), Vec::<PathBuf>::new());
+            };
+            let files = ["a/b/linked", "a/copied", "copied"];
+            let folders = ["", "a", "a/b", "empty"];
+            all_durable(at.join(TREE), &[&files[..], &folders].concat());
+            if bytes == b"first" {
+                publish(&home, &root, &name).unwrap();
+                all_durable(place.clone(), &[""]);
+            } else {
+                // A folder that is new there.
+                std::fs::remove_dir(place.join("f/empty/folder")).unwrap();
+                std::fs::remove_dir(place.join("f/empty")).unwrap();
+                let tree = TreeRoot::stored(Arc::clone(&root), name.clone());
+                replace_tree(&home, &tree, &index).unwrap();
+                let read = std::fs::read(place.join("f/a/copied")).unwrap();
+                assert_eq!(read, bytes);
+            }
+            all_durable(place.join("f"), &[&files[..], &folders].concat());
+        }
+    }
 }

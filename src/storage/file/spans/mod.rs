@@ -172,6 +172,8 @@ impl Blob for SpannedBlob {
 mod tests {
     use std::fs;
 
+    #[cfg(unix)]
+    use super::super::dir::times;
     use super::*;
     use crate::content::ChunkIndex;
 
@@ -283,6 +285,49 @@ mod tests {
             matches!(changed, Err(StorageError::Changed { .. })),
             "{changed:?}"
         );
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn finished_files_and_their_names_are_durable_and_so_is_what_is_removed() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().join("in");
+        fs::create_dir(&root).unwrap();
+        let storage = storage(&root, false);
+        let partial = create(&storage).await.unwrap();
+        for chunk in [2, 0, 1] {
+            write(&partial, chunk).await.unwrap();
+        }
+        assert!(!times(&root.join("t/a.bt_lite-part")).is_durable());
+        partial.blob.commit(&Bitfield::all(3)).await.unwrap();
+        let record = format!(".{}.bt_lite-state", content().1.id());
+        assert!(root.join(&record).exists() && times(&root).is_durable());
+        partial.blob.finish().await.unwrap();
+        for path in ["t/a", "t/sub/none", "t/sub/b", &record] {
+            let (path, file) = (root.join(path), times(&root.join(path)));
+            let named = times(path.parent().unwrap());
+            assert!(file.is_durable() && named.is_durable(), "{path:?}");
+            // A name must not outlive a crash without the bytes.
+            assert!(file.synced < named.changed, "{path:?}");
+        }
+        assert!(times(&root).is_durable() && times(&root.join("t")).is_durable());
+        assert!(times(above.path()).synced > 0);
+
+        let id = content().1.id();
+        fs::remove_file(root.join("t/a")).unwrap();
+        storage.discard_partial(&id).await.unwrap();
+        assert!(!root.join(&record).exists());
+        assert!(times(&root).is_durable());
+
+        // They are without a record as well, which cannot be written here.
+        fs::remove_dir_all(root.join("t")).unwrap();
+        fs::create_dir(root.join(&record)).unwrap();
+        let partial = create(&storage).await.unwrap();
+        for chunk in [2, 0, 1] {
+            write(&partial, chunk).await.unwrap();
+        }
+        partial.blob.finish().await.unwrap();
+        assert!(times(&root).is_durable());
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::super::super::disk::{EntryKind, Looked, Refused};
+use super::super::syncs;
 use super::{CAREFUL, DataFile, Dir, examined, regular};
 
 /// The bit of a file's mode that lets its owner run it, and all such bits.
@@ -111,10 +112,12 @@ impl Dir {
     }
 
     pub(in super::super::super) fn make_link(&self, name: &str, target: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::symlinkat(target, &self.0, name)?)
     }
 
     pub(in super::super::super) fn make_dir(&self, name: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
@@ -125,6 +128,7 @@ impl Dir {
         to: &Self,
         new: &str,
     ) -> io::Result<()> {
+        syncs::changed(&to.0);
         Ok(fs::linkat(&self.0, name, &to.0, new, AtFlags::empty())?)
     }
 
@@ -135,6 +139,7 @@ impl Dir {
 
     /// Renames a file, and replaces what has the new name.
     pub(in super::super::super) fn replace(&self, name: &str, new: &str) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::renameat(&self.0, name, &self.0, new)?)
     }
 
@@ -150,6 +155,8 @@ impl Dir {
         to: &Self,
         new: &str,
     ) -> io::Result<()> {
+        syncs::changed(&self.0);
+        syncs::changed(&to.0);
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match fs::renameat_with(&self.0, name, &to.0, new, fs::RenameFlags::NOREPLACE) {
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
@@ -169,14 +176,18 @@ impl Dir {
         to: &Self,
         new: &str,
     ) -> io::Result<()> {
+        syncs::changed(&self.0);
+        syncs::changed(&to.0);
         Ok(fs::renameat(&self.0, name, &to.0, new)?)
     }
 
     pub(in super::super::super) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
     pub(in super::super::super) fn remove_entry(&self, name: &OsStr) -> io::Result<()> {
+        syncs::changed(&self.0);
         Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 }
@@ -190,6 +201,7 @@ impl DataFile {
             false => mode & !ALL_RUN,
         };
         if wanted != mode {
+            syncs::changed(&self.0);
             fs::fchmod(&self.0, Mode::from_raw_mode(wanted))?;
         }
         Ok(())
@@ -198,6 +210,7 @@ impl DataFile {
     /// Makes this file share the bytes of another one, if the file system can do
     /// that. Returns whether it could.
     pub(in super::super::super) fn share_bytes_of(&self, source: &Self) -> bool {
+        syncs::changed(&self.0);
         #[cfg(target_os = "linux")]
         return fs::ioctl_ficlone(&self.0, &source.0).is_ok();
         #[cfg(not(target_os = "linux"))]
