@@ -111,7 +111,7 @@ async fn record_of_tls_is_known_at_the_start_and_later_is_a_frame_that_is_too_lo
     let items = received(Pieces::of([record.clone()])).await;
     assert_eq!(items, [Err(TransportError::SpeaksTls)]);
     let first = frame(b"head", b"");
-    let items = received(Pieces::of([wire(&[first.clone()]), record])).await;
+    let items = received(Pieces::of([wire(std::slice::from_ref(&first)), record])).await;
     assert_eq!(items[0], Ok(first));
     assert!(
         matches!(items[1], Err(TransportError::FrameTooLarge { .. })),

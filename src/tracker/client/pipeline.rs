@@ -265,3 +265,36 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn need() -> Need {
+        Need::new(ContentId::of(b"x").into(), 1, oneshot::channel().0)
+    }
+
+    #[test]
+    fn need_is_asked_so_often_and_for_so_long() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut often = need();
+        assert!(often.goes_on(now, (2, second)));
+        assert!(!often.goes_on(now, (2, second)));
+        let mut long = need();
+        assert!(long.goes_on(now, (9, second)));
+        assert!(long.goes_on(now + second / 2, (9, second)));
+        assert!(!long.goes_on(now + second, (9, second)));
+    }
+
+    #[test]
+    fn needs_that_are_asked_again_have_their_part_of_the_room() {
+        let mut pipeline = Pipeline::default();
+        for _ in 0..MAX_NEEDS {
+            assert!(pipeline.has_room_for_need());
+            pipeline.repeat(need(), Token([0; 16]));
+        }
+        assert!(!pipeline.has_room_for_need());
+        pipeline.pop_repeat();
+        assert!(pipeline.has_room_for_need());
+    }
+}
