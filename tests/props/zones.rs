@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{DropReason, LinkId, LinkKind, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, LinkKind, Output, Swarm, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage, ZoneTag};
 use bt_lite::{Bitfield, ChunkIndex, Zone};
 use proptest::collection::vec;
@@ -42,8 +42,11 @@ struct One {
 
 impl One {
     fn new(sample: &Sample, zone: Option<ZoneTag>) -> Self {
-        let now = Instant::now();
-        let (config, id) = (SwarmConfig::default(), sample.manifest.id());
+        Self::with(SwarmConfig::default(), sample, zone)
+    }
+
+    fn with(config: SwarmConfig, sample: &Sample, zone: Option<ZoneTag>) -> Self {
+        let (now, id) = (Instant::now(), sample.manifest.id());
         Self {
             swarm: Swarm::leecher(now, config, PeerId([99; 16]), id).in_zone(zone),
             sample: sample.clone(),
@@ -58,8 +61,12 @@ impl One {
     /// A link comes up whose other side has a part of the content, and says a zone or none.
     fn up(&mut self, zone: Option<ZoneTag>) -> LinkId {
         self.links += 1;
-        let link = LinkId(self.links);
         let info = link_info(PeerId([self.links as u8; 16]), None, false);
+        self.up_as(info, zone)
+    }
+
+    fn up_as(&mut self, info: LinkInfo, zone: Option<ZoneTag>) -> LinkId {
+        let link = LinkId(self.links);
         self.swarm.link_up(self.now, link, info);
         self.settle();
         self.hears(link, PeerMessage::HaveNone);
@@ -349,6 +356,39 @@ fn if_nothing_arrives_far_links_are_asked_for_anything() {
     assert_eq!(one.requests(far), []);
     one.passes(Duration::from_secs(5));
     assert_eq!(one.asked(far), BTreeSet::from([0]));
+}
+
+/// Links that say that they fetch for the zone, and nothing else, and others that want places. All
+/// of them are of one host, or each has its own. Returns how many of the former stay.
+fn importers_that_stay(of_one_host: bool) -> usize {
+    let config = SwarmConfig::default().max_links(10);
+    let mut one = One::with(config, &SMALL[4], Some(here()));
+    one.knows_the_manifest();
+    one.imports();
+    let mut kept = Vec::new();
+    for number in 0..9 {
+        one.links += 1;
+        let peer = PeerId([100 + number; 16]);
+        let at = of_one_host.then(|| format!("10.0.0.1:{}", 1000 + u16::from(number)));
+        let info = link_info(peer, at.map(|at| at.parse().unwrap()), false);
+        let link = one.up_as(info, Some(here()));
+        one.hears(link, PeerMessage::Importing);
+        kept.push(link);
+    }
+    one.passes(Duration::from_secs(60));
+    for _ in 0..20 {
+        let link = one.up(None);
+        one.has(link, [0]);
+    }
+    let dropped: BTreeSet<LinkId> = one.dropped.iter().map(|(link, _)| *link).collect();
+    kept.retain(|link| !dropped.contains(link));
+    kept.len()
+}
+
+#[test]
+fn importers_keep_their_places_but_only_a_few_of_one_host() {
+    assert_eq!(importers_that_stay(false), 9);
+    assert_eq!(importers_that_stay(true), 4);
 }
 
 #[derive(Debug, Clone)]

@@ -67,6 +67,10 @@ const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 /// tracker names, and a third of the places that there are by default.
 pub(super) const KEPT: usize = 16;
 
+/// How many of them may be of one host: anybody can say that it fetches for the zone, and those
+/// that do may be behind one address.
+const KEPT_OF_HOST: usize = 4;
+
 /// The links of a swarm, to be judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
@@ -283,12 +287,17 @@ impl<'a> Places<'a> {
                 .is_some_and(|addr| self.importers.contains(addr))
         };
         let imports = |link: &Link| link.imports || named(link);
-        let before = || {
-            self.links
-                .iter()
-                .filter(|(other, link)| *other < id && imports(link))
-        };
-        imports(link) && before().count() < KEPT
+        if !imports(link) {
+            return false;
+        }
+        let others = self.links.iter();
+        let before = others.filter(|(other, before)| *other < id && imports(before));
+        let (mut all, mut of_host) = (0, 0);
+        for (_, before) in before {
+            all += 1;
+            of_host += usize::from(before.info.host == link.info.host);
+        }
+        all < KEPT && of_host < KEPT_OF_HOST
     }
 
     /// Whether a link was asked for something and takes long to send anything; or,

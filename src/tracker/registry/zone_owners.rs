@@ -23,6 +23,10 @@ const APPOINTMENT: Duration = Duration::from_secs(10);
 /// when they are listed.
 const MAX_APPOINTING: usize = 1024;
 
+/// How long at least it is until those that are over are looked for again when there are so
+/// many, which takes a step for each.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// A list up to this long is drawn from without drawing anybody twice.
 const SHORT: usize = 64;
 
@@ -36,6 +40,8 @@ pub(super) struct ZoneOwners {
     /// Peers that were told that they fetch before they were listed, and until when that counts.
     /// None of these lists is empty or longer than [`IMPORTERS`].
     appointed: HashMap<u64, Vec<(ListenAddr, Instant)>, Keyed>,
+    /// When it was last looked which of these are over.
+    swept: Option<Instant>,
     /// The zone of each owner, whether it has everything, and its position in that list.
     places: HashMap<u32, (ZoneTag, bool, u32), Keyed>,
 }
@@ -53,6 +59,7 @@ impl ZoneOwners {
         Self {
             lists: HashMap::with_hasher(Keyed::derive(key, "bt_lite zones of contents")),
             appointed: HashMap::with_hasher(Keyed::derive(key, "bt_lite roles in zones")),
+            swept: None,
             places: HashMap::with_hasher(Keyed::derive(key, "bt_lite zones of owners")),
         }
     }
@@ -140,14 +147,8 @@ impl ZoneOwners {
         if listed == IMPORTERS {
             return known && self.appointed[&key].iter().any(|(addr, _)| addr == asker);
         }
-        if !known && self.appointed.len() >= MAX_APPOINTING {
-            self.appointed.retain(|_, waiting| {
-                waiting.retain(|(_, until)| *until > now);
-                !waiting.is_empty()
-            });
-            if self.appointed.len() >= MAX_APPOINTING {
-                return false;
-            }
+        if !known && !self.has_room(now) {
+            return false;
         }
         let waiting = self.appointed.entry(key).or_default();
         waiting.retain(|(_, until)| *until > now);
@@ -160,6 +161,21 @@ impl ZoneOwners {
             self.appointed.remove(&key);
         }
         is_one
+    }
+
+    /// Whether somebody may be appointed in one more zone of a content.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.appointed.len() < MAX_APPOINTING {
+            return true;
+        }
+        if self.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            self.swept = Some(now);
+            self.appointed.retain(|_, waiting| {
+                waiting.retain(|(_, until)| *until > now);
+                !waiting.is_empty()
+            });
+        }
+        self.appointed.len() < MAX_APPOINTING
     }
 
     /// An owner that lacks something was listed at this address. If it was told before that it
@@ -350,6 +366,9 @@ mod tests {
             !owners.appoint(later, (2, zone(0)), &at(1)),
             "there is no room"
         );
+        let at_once = later + SWEEP / 2;
+        assert!(!owners.appoint(at_once, (2, zone(1)), &at(1)));
+        assert_eq!(owners.swept, Some(later), "it is not looked again so soon");
         assert!(owners.appoint(later + APPOINTMENT, (2, zone(0)), &at(1)));
         owners.check();
     }

@@ -329,7 +329,9 @@ impl FarRule {
         self.taken.clear();
         let names: Vec<u64> = self.trusted().map(|rival| rival.name).collect();
         for chunk in (0..self.foreign.chunks()).map(ChunkIndex) {
-            let is_foreign = rank(self.me, &names, chunk) > 0;
+            let mine = weight(self.me, chunk);
+            // Most chunks need few of them: whoever shares out often must not cost much.
+            let is_foreign = names.iter().any(|name| weight(*name, chunk) > mine);
             if is_foreign != self.foreign.contains(chunk) {
                 set(&mut self.foreign, chunk, is_foreign);
                 self.refresh(chunk);
