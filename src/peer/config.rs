@@ -80,7 +80,8 @@ pub struct PeerConfig {
     /// The zone of the peer: a site, a data center, a rack. Peers of one zone are near each
     /// other: trackers name them first, and other zones are asked for what no near owner has, or
     /// if near owners are slower. Others are told a number that follows from the name, and not
-    /// the name. Default `None`: everybody is near.
+    /// the name. BitTorrent clients are near everybody, and a tracker over Redis names owners of
+    /// all zones alike. Default `None`: everybody is near.
     pub zone: Option<Zone>,
     /// How each content is downloaded and served. [`planner.seed`] has no effect here:
     /// each content gets one of its own
