@@ -294,6 +294,47 @@ fn others_that_fetch_for_the_zone_hear_of_what_comes_and_leave_it() {
 }
 
 #[test]
+fn what_another_importer_leaves_lying_is_taken_over_after_a_while_and_not_before() {
+    let (mut one, _, far) = between();
+    one.links += 1;
+    // Of another name than this peer: chunks are shared out by these.
+    let info = link_info(PeerId(7u128.to_be_bytes()), None, false);
+    let near = one.up_as(info, Some(here()));
+    one.hears(near, PeerMessage::Importing);
+    one.sent.clear();
+    one.has(far, 0..6);
+    let mut fetch = |one: &mut One| {
+        let mut fetched = BTreeSet::new();
+        loop {
+            let blocks = one.requests(far);
+            if blocks.is_empty() {
+                return fetched;
+            }
+            for block in blocks {
+                fetched.insert(block.chunk.0);
+                one.answers(far, block);
+            }
+        }
+    };
+    let own = fetch(&mut one);
+    assert!((1..6).contains(&own.len()), "{own:?}");
+    one.passes(Duration::from_millis(400));
+    assert_eq!(
+        fetch(&mut one),
+        BTreeSet::new(),
+        "the other one may be about to ask"
+    );
+    // It is the second in line for all of these.
+    let mut all = own;
+    for _ in 0..10 {
+        one.passes(Duration::from_millis(500));
+        all.extend(fetch(&mut one));
+    }
+    assert_eq!(all, (0..6).collect());
+    assert_eq!(one.dropped, []);
+}
+
+#[test]
 fn peer_that_fetches_for_nobody_leaves_far_links_alone_until_nothing_comes() {
     let mut one = One::new(&SMALL[4], Some(here()));
     let (near, far) = (one.up(Some(here())), one.up(Some(tag("there"))));
@@ -497,9 +538,9 @@ proptest! {
                 match message {
                     PeerMessage::Request(block) => owed.push((link, block)),
                     PeerMessage::Cancel(block) => {
-                        owed.retain(|owes| *owes != (link, block));
-                        if block != here().mark() {
-                            // It is answered at once.
+                        // Unless it crossed the answer, it is answered at once.
+                        if let Some(n) = owed.iter().position(|owes| *owes == (link, block)) {
+                            owed.remove(n);
                             one.hears(link, PeerMessage::Reject(block));
                         }
                     }
