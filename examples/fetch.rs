@@ -17,6 +17,9 @@
 //! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
 //! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
 //!
+//! With `--zone NAME` it is in this zone, prefers owners there, and says `from other zones <bytes>
+//! bytes` before the end.
+//!
 //! With `--secret FILE` it speaks only to those who know the secret in that file, and with
 //! `--certificates DIR` only to those with a certificate of one authority: over TLS, or with
 //! `--quic` over QUIC.
@@ -28,7 +31,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{ContentId, DownloadKey, FileStorage, FolderOptions, Peer};
+use bt_lite::{ContentId, DownloadKey, FileStorage, FolderOptions, Peer, Zone};
 use clap::Parser;
 use common::members::Members;
 use common::{Outcome, print_line};
@@ -44,6 +47,9 @@ struct Args {
     /// The directory, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The zone that this peer is in: a site, a data center, a rack.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<Zone>,
     /// Gives up if nothing arrives for this long. By default it waits.
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
@@ -73,6 +79,7 @@ async fn run(args: Args) -> Outcome<()> {
     let peer = Peer::builder(args.members.transport()?, storage)
         .tracker(&args.tracker)
         .swarm(swarm)
+        .zone(args.zone.clone())
         .start()
         .await?;
     let begun = Instant::now();
@@ -84,6 +91,10 @@ async fn run(args: Args) -> Outcome<()> {
     peer.shutdown().await;
 
     let (id, length) = outcome?;
+    if args.zone.is_some() {
+        let bytes = peer.stats().far.downloaded;
+        print_line(format_args!("from other zones {bytes} bytes"))?;
+    }
     print_line(format_args!(
         "verified {id} {length} bytes in {seconds:.2} s"
     ))

@@ -12,6 +12,12 @@
 //!   sends.
 //! - `--deaf 1.0`: this share of the leechers does not listen, so they cannot help each
 //!   other. The bound is then at least what the uplinks of the others need to serve them.
+//! - `--zones 4`: everybody is in one of so many zones, the seeder in the first one. Also
+//!   prints how many contents came into each zone from others.
+//! - `--zone-rate 2`: how fast the line from each zone to each other one is, in upload rates
+//!   of a member; the default is no bound. The bound is then at least what the lines into a
+//!   zone need to bring the content once.
+//! - `--hide-zones`: nobody says in which zone it is.
 //! - `--chunk-time 0.05`: how long a chunk takes on an uplink, in seconds; the default is
 //!   0.1.
 //! - `--adversaries taker=0.2`: this share of the leechers are adversaries of that
@@ -33,6 +39,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bt_lite::Zone;
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::testing::simulation::{Adversary, Member, Simulation};
 
@@ -55,6 +62,12 @@ struct Setting {
     adversaries: Vec<(Adversary, f64)>,
     /// Gives up after this multiple of the bound.
     give_up: f64,
+    /// How many zones there are; 0 if nobody is in a zone.
+    zones: usize,
+    /// How fast the lines between them are, in upload rates of a member.
+    zone_rate: Option<f64>,
+    /// Nobody says in which zone it is.
+    hides_zones: bool,
     svg: Option<String>,
     /// Whether to print the fingerprint of all events.
     trace: bool,
@@ -73,6 +86,9 @@ impl Setting {
             chunk_time: 0.1,
             adversaries: Vec::new(),
             give_up: 20.0,
+            zones: 0,
+            zone_rate: None,
+            hides_zones: false,
             svg: None,
             trace: false,
         };
@@ -80,6 +96,10 @@ impl Setting {
         while let Some(arg) = args.next() {
             if arg == "--trace" {
                 setting.trace = true;
+                continue;
+            }
+            if arg == "--hide-zones" {
+                setting.hides_zones = true;
                 continue;
             }
             let value = args.next().ok_or(format!("{arg} needs a value"))?;
@@ -115,6 +135,14 @@ impl Setting {
                     Ok(multiple) if (1.0..=1000.0).contains(&multiple) => {
                         setting.give_up = multiple;
                     }
+                    _ => return Err(format!("invalid value {value} for {arg}")),
+                },
+                "--zones" => match value.parse() {
+                    Ok(zones @ 1..=100) => setting.zones = zones,
+                    _ => return Err(format!("invalid value {value} for {arg}")),
+                },
+                "--zone-rate" => match value.parse() {
+                    Ok(rate) if (0.01..=1000.0).contains(&rate) => setting.zone_rate = Some(rate),
                     _ => return Err(format!("invalid value {value} for {arg}")),
                 },
                 "--svg" => setting.svg = Some(value),
@@ -162,10 +190,26 @@ impl Setting {
         // Those who do not listen get everything from those who do.
         let deaf = self.count(self.deaf).min(honest);
         let load = deaf as f64 / (honest - deaf + 1) as f64;
-        match deaf == honest {
+        let bound = match deaf == honest {
             true => content * load,
             false => content * load.max(capacity + spread),
+        };
+        bound.max(content * self.line_load())
+    }
+
+    /// How long the lines into a zone need to bring the content once, in times that an uplink
+    /// needs for it.
+    fn line_load(&self) -> f64 {
+        match self.zone_rate {
+            Some(rate) if self.zones > 1 => 1.0 / (rate * (self.zones - 1) as f64),
+            _ => 0.0,
         }
+    }
+
+    /// The zone of a member: they join the zones in turns.
+    fn zone(&self, number: usize) -> Option<Zone> {
+        let zone = number.checked_rem(self.zones)?;
+        Some(format!("zone-{zone}").parse().expect("a name of a zone"))
     }
 }
 
@@ -192,6 +236,13 @@ impl Crowd {
         let round_trip = setting.latency * setting.chunk_time;
         swarm.set_latency(Duration::from_secs_f64(round_trip / 2.0));
         let upload = setting.upload();
+        if let Some(rate) = setting.zone_rate {
+            swarm.set_zone_lines(rate * upload);
+        }
+        if setting.hides_zones {
+            swarm.hide_zones();
+        }
+        swarm.enter_zone(setting.zone(0));
         swarm.seeder(upload, 2.0 * upload);
         let mut adversaries = Vec::new();
         for &(kind, share) in &setting.adversaries {
@@ -202,6 +253,7 @@ impl Crowd {
         let deaf = setting.count(setting.deaf);
         let join = |i: usize| {
             let rate = if i < free_riders { 0.0 } else { upload };
+            swarm.enter_zone(setting.zone(i));
             // The deaf ones come last.
             match i + deaf < setting.honest() {
                 true => swarm.leecher(rate, 2.0 * upload),
@@ -214,6 +266,7 @@ impl Crowd {
         for &member in leechers.iter().take(churned) {
             let at = |share: f64| Duration::from_secs_f64(setting.bound() * share);
             swarm.leave_at(at(rng.f64()), member);
+            swarm.enter_zone(setting.zone(member.0));
             // A newcomer needs the whole content as well, so it comes early.
             swarm.leecher_at(at(rng.f64() * 0.1), upload, 2.0 * upload);
         }
@@ -269,6 +322,7 @@ fn run(setting: &Setting) -> Result<(), String> {
     if let Some(trace) = swarm.trace() {
         println!("trace {trace}");
     }
+    print_zones(setting, swarm);
     let times = crowd.times();
     let Some(&last) = times.last().filter(|_| complete) else {
         return Err(format!(
@@ -341,6 +395,15 @@ fn print_bytes(setting: &Setting, swarm: &Simulation, adversaries: &[Member]) {
             taken.iter().sum::<f64>() / taken.len() as f64,
             taken.iter().copied().fold(0.0, f64::max)
         );
+    }
+}
+
+/// How many contents came into each zone from others.
+fn print_zones(setting: &Setting, swarm: &Simulation) {
+    let content = (setting.chunks * CHUNK) as f64;
+    for zone in (0..setting.zones).filter_map(|number| setting.zone(number)) {
+        let copies = swarm.imported(&zone) as f64 / content;
+        println!("{zone}: {copies:.3} contents came from other zones");
     }
 }
 

@@ -29,7 +29,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use bt_lite::{FileStorage, Peer};
+use bt_lite::{FileStorage, Peer, Zone};
 use clap::Parser;
 use common::members::Members;
 use common::{Outcome, print_line};
@@ -48,6 +48,9 @@ struct Args {
     tracker: String,
     #[command(flatten)]
     members: Members,
+    /// The zone that this peer is in: a site, a data center, a rack.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<Zone>,
     /// The directory for the contents, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -71,6 +74,7 @@ async fn run(args: Args) -> Outcome<()> {
     let peer = Peer::builder(args.members.transport()?, storage)
         .tracker(args.tracker.as_str())
         .listen(args.listen_peers.as_str())
+        .zone(args.zone.clone())
         .share_stored()
         .start()
         .await?;

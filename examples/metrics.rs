@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use bt_lite::{Content, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+use bt_lite::{Content, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker, Zone};
 use clap::Parser;
 use common::{Outcome, print_line};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -54,6 +54,7 @@ async fn run(args: Args) -> Outcome<()> {
     let owner = Peer::builder(network.endpoint("owner"), MemoryStorage::new())
         .tracker(tracker.local_addr())
         .listen("memory:owner")
+        .zone("site-1".parse::<Zone>()?)
         .start()
         .await?;
     let source = ShareSource::bytes("numbers", vec![7; LENGTH]);
@@ -94,6 +95,7 @@ async fn run(args: Args) -> Outcome<()> {
 async fn download(network: &MemoryNetwork, tracker: &Tracker, content: &Content) -> Outcome<()> {
     let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new())
         .tracker(tracker.local_addr())
+        .zone("site-2".parse::<Zone>()?)
         .start()
         .await?;
     peer.download(content).await?;

@@ -8,6 +8,8 @@
 //! With `--listen ADDR` it listens at that address instead of any free port. When a
 //! file can no longer be read, it says so, and goes on with the others.
 //!
+//! With `--zone NAME` it is in this zone, and at the end it says `to other zones <bytes> bytes`.
+//!
 //! With `--secret FILE` it speaks only to those who know the secret in that file, and with
 //! `--certificates DIR` only to those with a certificate of one authority: over TLS, or with
 //! `--quic` over QUIC.
@@ -17,7 +19,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bt_lite::{MemoryStorage, Peer};
+use bt_lite::{MemoryStorage, Peer, Zone};
 use clap::Parser;
 use common::members::Members;
 use common::{Outcome, print_line};
@@ -34,6 +36,9 @@ struct Args {
     /// The address at which to listen for other peers.
     #[arg(long, value_name = "ADDR", default_value = "[::]:0")]
     listen: String,
+    /// The zone that this peer is in: a site, a data center, a rack.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<Zone>,
     /// The files and folders.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
@@ -51,6 +56,7 @@ async fn run(args: Args) -> Outcome<()> {
     let peer = Peer::builder(args.members.transport()?, MemoryStorage::new())
         .tracker(&args.tracker)
         .listen(&args.listen)
+        .zone(args.zone.clone())
         .start()
         .await?;
     for path in &args.paths {
@@ -75,5 +81,9 @@ async fn run(args: Args) -> Outcome<()> {
         () = lost => {}
     }
     peer.shutdown().await;
+    if args.zone.is_some() {
+        let bytes = peer.stats().far.uploaded;
+        print_line(format_args!("to other zones {bytes} bytes"))?;
+    }
     Ok(())
 }

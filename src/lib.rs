@@ -195,7 +195,7 @@ pub use peer::{
 pub use peer::{
     Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderFile, FolderOptions,
 };
-pub use protocol::{Addr, AddrError, ContentKey};
+pub use protocol::{Addr, AddrError, ContentKey, Zone, ZoneError};
 #[cfg(feature = "file-storage")]
 pub use storage::FileStorage;
 pub use storage::{Blob, MemoryStorage, Storage, StorageError};

@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | `bt_lite_peer_downloaded_bytes_total` | counter | bytes | blocks that arrived, used or not |
 //! | `bt_lite_peer_uploaded_bytes_total` | counter | bytes | blocks that were sent |
+//! | `bt_lite_peer_far_bytes_total` | counter | bytes | blocks that went from one zone to another, used or not; `direction`: `down`, `up` |
 //! | `bt_lite_peer_wasted_bytes_total` | counter | bytes | blocks that arrived in vain; `why`: `late`, `bad`, `dropped` |
 //! | `bt_lite_peer_chunks_total` | counter | chunks | chunks that were hashed; `result`: `good`, `bad` |
 //! | `bt_lite_peer_downloads_total` | counter | downloads | downloads that ended; `outcome`: `complete`, or the kind of the error |
@@ -51,6 +52,7 @@ use tokio::time::Instant;
 
 pub(crate) const DOWNLOADED: &str = "bt_lite_peer_downloaded_bytes_total";
 pub(crate) const UPLOADED: &str = "bt_lite_peer_uploaded_bytes_total";
+pub(crate) const FAR: &str = "bt_lite_peer_far_bytes_total";
 pub(crate) const WASTED: &str = "bt_lite_peer_wasted_bytes_total";
 pub(crate) const CHUNKS: &str = "bt_lite_peer_chunks_total";
 pub(crate) const DOWNLOADS: &str = "bt_lite_peer_downloads_total";
@@ -97,6 +99,7 @@ pub fn describe() {
     let bytes = [
         (DOWNLOADED, "Bytes of blocks that arrived, used or not."),
         (UPLOADED, "Bytes of blocks that were sent."),
+        (FAR, "Bytes of blocks that went from one zone to another."),
         (WASTED, "Bytes of blocks that arrived in vain."),
     ];
     for (name, text) in bytes {

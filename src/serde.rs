@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::content::{ContentId, ContentName, FolderPath};
-use crate::protocol::Addr;
+use crate::protocol::{Addr, Zone};
 use crate::transport::PeerIdentity;
 
 macro_rules! as_text {
@@ -28,7 +28,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Addr, ContentId, ContentName, FolderPath, PeerIdentity);
+as_text!(Addr, ContentId, ContentName, FolderPath, PeerIdentity, Zone);
 
 /// A duration as people write it: `20s`, `1m 30s`.
 pub(crate) struct DurationText(Duration);

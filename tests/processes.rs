@@ -14,6 +14,9 @@ mod authority;
 mod gateway;
 #[path = "processes/operating.rs"]
 mod operating;
+#[cfg(unix)]
+#[path = "processes/zones.rs"]
+mod zones;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

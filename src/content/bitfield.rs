@@ -147,6 +147,23 @@ impl Bitfield {
         ones(start, self.words.len(), |i| self.words[i] & other.words[i])
     }
 
+    /// The chunks in both sets that are not in a third one, from index `start` on, in order.
+    /// Skips 64 chunks at a time.
+    ///
+    /// # Panics
+    /// If the sets have different numbers of chunks.
+    pub fn iter_common_but<'a>(
+        &'a self,
+        other: &'a Self,
+        but: &'a Self,
+        start: u32,
+    ) -> impl Iterator<Item = ChunkIndex> + 'a {
+        assert_eq!(self.chunks, other.chunks);
+        assert_eq!(self.chunks, but.chunks);
+        let word = |i: usize| self.words[i] & other.words[i] & !but.words[i];
+        ones(start, self.words.len(), word)
+    }
+
     /// The chunks that are not in the set, in order.
     pub fn iter_missing(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         let chunks = self.chunks;

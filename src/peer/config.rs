@@ -6,6 +6,7 @@ use crate::access::AccessConfig;
 use crate::error::ConfigError;
 use crate::peer::limits::RateLimits;
 use crate::peer::swarm::SwarmConfig;
+use crate::protocol::Zone;
 use crate::tracker::ClientConfig;
 
 /// The shortest pause before something is tried again, and the shortest time
@@ -76,6 +77,12 @@ pub struct PeerConfig {
     /// remove. With a bound a download asks for the manifest first, which costs a round trip.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::rate"))]
     pub max_stored: Option<u64>,
+    /// The zone of the peer: a site, a data center, a rack. Peers of one zone are near each
+    /// other: trackers name them first, and other zones are asked for what no near owner has, or
+    /// if near owners are slower. Others are told a number that follows from the name, and not
+    /// the name. BitTorrent clients are near everybody, and a tracker over Redis names owners of
+    /// all zones alike. Default `None`: everybody is near.
+    pub zone: Option<Zone>,
     /// How each content is downloaded and served. [`planner.seed`] has no effect here:
     /// each content gets one of its own
     /// ([`PeerBuilder::seed`](crate::PeerBuilder::seed)).
@@ -98,6 +105,7 @@ setters!(PeerConfig {
     shutdown_timeout: Duration,
     limits: RateLimits,
     max_stored: Option<u64>,
+    zone: impl Into<Option<Zone>>,
     swarm: SwarmConfig,
     access: AccessConfig,
     tracker: ClientConfig,
@@ -115,6 +123,7 @@ impl Default for PeerConfig {
             shutdown_timeout: Duration::from_secs(3),
             limits: RateLimits::default(),
             max_stored: None,
+            zone: None,
             swarm: SwarmConfig::default(),
             access: AccessConfig::default(),
             tracker: ClientConfig::default(),

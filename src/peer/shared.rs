@@ -27,6 +27,7 @@ use crate::peer::session::identity::Identity;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::peer::traffic::Traffic;
+use crate::protocol::{Zone, ZoneTag};
 use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
@@ -83,6 +84,11 @@ impl PeerShared {
         let mut config = self.config.swarm.clone();
         config.planner.seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
         config
+    }
+
+    /// The zone of the peer, as others are told.
+    pub(super) fn zone(&self) -> Option<ZoneTag> {
+        self.config.zone.as_ref().map(Zone::tag)
     }
 
     /// Limits a content from now on.

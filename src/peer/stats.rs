@@ -1,7 +1,7 @@
 //! Figures of a peer, for those who watch it.
 
 use crate::content::{ContentId, ContentName};
-use crate::peer::swarm::Waste;
+use crate::peer::swarm::{FarBytes, Waste};
 use crate::storage::FilePoolStats;
 
 /// What a peer has and does at one moment: the result of
@@ -39,6 +39,9 @@ pub struct PeerStats {
     pub uploaded: u64,
     /// Bytes that arrived in vain since the start.
     pub waste: Waste,
+    /// Bytes that went from one zone to another since the start.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub far: FarBytes,
 }
 
 /// What a peer has and does of one complete content at one moment: the result of

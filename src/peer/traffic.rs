@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::metrics;
-use crate::peer::swarm::{Throughput, Waste};
+use crate::peer::swarm::{FarBytes, Throughput, Waste};
 
 /// Counts the bytes of blocks of a whole peer.
 pub(super) struct Traffic(Mutex<Counts>);
@@ -22,6 +22,7 @@ pub(super) struct TrafficTotals {
     pub(super) downloaded: u64,
     pub(super) uploaded: u64,
     pub(super) waste: Waste,
+    pub(super) far: FarBytes,
     pub(super) download_rate: u64,
     pub(super) upload_rate: u64,
 }
@@ -58,6 +59,13 @@ impl Traffic {
         let mut counts = self.counts();
         counts.up.add(now, bytes);
         counts.totals.uploaded += bytes;
+    }
+
+    /// So many of them went from one zone to another.
+    pub(super) fn went_far(&self, bytes: &FarBytes) {
+        metrics::count_as(metrics::FAR, ("direction", "down"), bytes.downloaded);
+        metrics::count_as(metrics::FAR, ("direction", "up"), bytes.uploaded);
+        self.counts().totals.far.add(bytes);
     }
 
     pub(super) fn totals(&self, now: Instant) -> TrafficTotals {

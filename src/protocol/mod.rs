@@ -16,6 +16,7 @@ mod peer;
 mod place;
 mod tracker;
 mod wire;
+mod zone;
 
 pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
 pub use error::ProtocolError;
@@ -28,3 +29,4 @@ pub use tracker::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry,
     Registered, Token, TrackerReply, TrackerRequest, Upload,
 };
+pub use zone::{MAX_ZONE_LEN, Zone, ZoneError, ZoneTag};

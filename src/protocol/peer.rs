@@ -42,6 +42,8 @@ const SAME_PEER: u8 = 0x27;
 const QUEUED: u8 = 0x28;
 pub(super) const OPEN: u8 = 0x29;
 const DONT_HAVE: u8 = 0x2a;
+const COMING: u8 = 0x2b;
+const IMPORTING: u8 = 0x2c;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
 
@@ -157,6 +159,13 @@ pub enum PeerMessage {
     /// The sender has a chunk no longer that it had before. Only for those that
     /// [understand it](super::DONT_HAVE_MARK).
     DontHave(ChunkIndex),
+    /// The sender fetches a chunk from another zone, and others that [import](Self::Importing)
+    /// need not. Only for those that have said that they are in the
+    /// [same zone](super::ZoneTag::mark).
+    Coming(ChunkIndex),
+    /// The sender fetches from other zones what its own lacks. Only for those that have said that
+    /// they are in the [same zone](super::ZoneTag::mark).
+    Importing,
     /// Suggests a chunk that the other side should ask for (BEP 6).
     Suggest(ChunkIndex),
     /// The sender wants to request blocks (BEP 3). A link starts interested.
@@ -245,6 +254,8 @@ impl PeerMessage {
             Self::NotInterested => plain(NOT_INTERESTED),
             Self::Have(chunk) => number(HAVE, chunk.0).frame(),
             Self::DontHave(chunk) => number(DONT_HAVE, chunk.0).frame(),
+            Self::Coming(chunk) => number(COMING, chunk.0).frame(),
+            Self::Importing => plain(IMPORTING),
             Self::Suggest(chunk) => number(SUGGEST, chunk.0).frame(),
             Self::Request(block) => range(REQUEST, block),
             Self::Cancel(block) => range(CANCEL, block),
@@ -308,6 +319,8 @@ impl PeerMessage {
             NOT_INTERESTED => Self::NotInterested,
             HAVE => Self::Have(read_chunk(&mut head)?),
             DONT_HAVE => Self::DontHave(read_chunk(&mut head)?),
+            COMING => Self::Coming(read_chunk(&mut head)?),
+            IMPORTING => Self::Importing,
             SUGGEST => Self::Suggest(read_chunk(&mut head)?),
             REQUEST => Self::Request(read_block(&mut head)?),
             CANCEL => Self::Cancel(read_block(&mut head)?),

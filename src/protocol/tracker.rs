@@ -1,5 +1,5 @@
 //! The messages between a peer and a tracker, and their encoding: REGISTER, OWN,
-//! NEED, UPDATE and EXIT, and the replies. On each connection, the tracker replies
+//! NEED, UPDATE, EXIT and ZONE, and the replies. On each connection, the tracker replies
 //! in the order of the requests. All of a message is in the head of its frame.
 
 use core::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +11,7 @@ use super::error::ProtocolError;
 use super::frame::Frame;
 use super::limits::{MAX_AMBIGUOUS, MAX_BATCH, MAX_HEARTBEAT, MAX_OWNERS};
 use super::wire::{Reader, Writer, content_len, within};
+use super::zone::ZoneTag;
 use crate::content::{ContentId, ContentName};
 
 const REGISTER: u8 = 0x40;
@@ -18,6 +19,7 @@ const OWN: u8 = 0x41;
 const NEED: u8 = 0x42;
 const UPDATE: u8 = 0x43;
 const EXIT: u8 = 0x44;
+const ZONE: u8 = 0x45;
 
 const REGISTERED: u8 = 0x50;
 const DONE: u8 = 0x51;
@@ -25,6 +27,7 @@ const FOUND: u8 = 0x52;
 const AMBIGUOUS: u8 = 0x53;
 const REFUSED: u8 = 0x54;
 const PARTLY: u8 = 0x55;
+const FOUND_BY_IMPORTER: u8 = 0x56;
 
 /// What follows the address of a REGISTER: nothing, the token of a heartbeat, or the token
 /// of a peer that registers over its other family of addresses as well.
@@ -263,6 +266,13 @@ pub enum TrackerRequest {
         /// The token of the peer.
         token: Token,
     },
+    /// ZONE: the peer is in this zone, and wants to hear of owners there first.
+    Zone {
+        /// The token of the peer.
+        token: Token,
+        /// Its zone.
+        zone: ZoneTag,
+    },
 }
 
 impl TrackerRequest {
@@ -274,7 +284,8 @@ impl TrackerRequest {
             | Self::Own { token, .. }
             | Self::Need { token, .. }
             | Self::Update { token, .. }
-            | Self::Exit { token } => Some(token),
+            | Self::Exit { token }
+            | Self::Zone { token, .. } => Some(token),
         }
     }
 
@@ -314,6 +325,7 @@ impl TrackerRequest {
                     Ok(head.u64(upload.owner.0).u64(upload.bytes))
                 })?,
             Self::Exit { token } => Writer::new(EXIT, 16).bytes(&token.0),
+            Self::Zone { token, zone } => Writer::new(ZONE, 20).bytes(&token.0).u32(zone.number()),
         };
         Ok(head.frame())
     }
@@ -352,6 +364,10 @@ impl TrackerRequest {
             EXIT => Self::Exit {
                 token: Token::read(&mut head)?,
             },
+            ZONE => Self::Zone {
+                token: Token::read(&mut head)?,
+                zone: read_zone(&mut head)?,
+            },
             found => return Err(ProtocolError::Type { found }),
         };
         head.end(&frame.body)?;
@@ -376,6 +392,27 @@ impl TrackerRequest {
         };
         Ok(Self::Register { listen, token })
     }
+}
+
+fn read_zone(head: &mut Reader<'_>) -> Result<ZoneTag, ProtocolError> {
+    let number = head.u32()?;
+    within("zone", number.into(), 0..=ZoneTag::MAX.into())?;
+    Ok(ZoneTag::from_number(number).expect("it is within the bound"))
+}
+
+fn read_found(head: &mut Reader<'_>) -> Result<Found, ProtocolError> {
+    Ok(Found {
+        id: head.id()?,
+        length: head.content_len()?,
+        name: head.name()?,
+        owners: head.list(
+            "owners",
+            MAX_OWNERS.into(),
+            LISTED_OWNER_LEN,
+            ListedOwner::read,
+        )?,
+        importers: None,
+    })
 }
 
 /// The reply to REGISTER.
@@ -478,6 +515,10 @@ pub struct Found {
     pub length: u64,
     /// Some of its owners, mostly the best ones, and never the peer that asked.
     pub owners: Vec<ListedOwner>,
+    /// Whether the peer that asked is one of the few that fetch the content from other zones for
+    /// their own; and how many of the owners, the first ones, do the same. Only those that have
+    /// said in which [zone](TrackerRequest::Zone) they are are told.
+    pub importers: Option<u16>,
 }
 
 impl Found {
@@ -488,6 +529,7 @@ impl Found {
             name,
             length,
             owners,
+            importers: None,
         }
     }
 }
@@ -518,7 +560,7 @@ impl TrackerReply {
         Some(match *head.first()? {
             REGISTERED => "registered",
             DONE => "done",
-            FOUND => "found",
+            FOUND | FOUND_BY_IMPORTER => "found",
             AMBIGUOUS => "ambiguous",
             REFUSED => "refused",
             PARTLY => "partly",
@@ -544,13 +586,23 @@ impl TrackerReply {
                 .u32(heartbeat_ms(registered.heartbeat)?)
                 .optional_addr(registered.listed.as_ref()),
             Self::Done => Writer::new(DONE, 0),
-            Self::Found(found) => Writer::new(FOUND, 128 + found.owners.len() * 32)
-                .id(&found.id)
-                .u64(content_len(found.length)?)
-                .text(found.name.as_str())
-                .list("owners", MAX_OWNERS.into(), &found.owners, |head, owner| {
-                    Ok(owner.write(head))
-                })?,
+            Self::Found(found) => {
+                let capacity = 128 + found.owners.len() * 32;
+                let head = match found.importers {
+                    None => Writer::new(FOUND, capacity),
+                    Some(importers) => {
+                        let most = found.owners.len() as u64;
+                        within("importers", importers.into(), 0..=most)?;
+                        Writer::new(FOUND_BY_IMPORTER, capacity).u16(importers)
+                    }
+                };
+                head.id(&found.id)
+                    .u64(content_len(found.length)?)
+                    .text(found.name.as_str())
+                    .list("owners", MAX_OWNERS.into(), &found.owners, |head, owner| {
+                        Ok(owner.write(head))
+                    })?
+            }
             Self::Ambiguous(contents) => Writer::new(AMBIGUOUS, 2 + contents.len() * AMBIGUOUS_LEN)
                 .list(
                     "contents of one name",
@@ -586,17 +638,16 @@ impl TrackerReply {
                 listed: head.optional_addr()?,
             }),
             DONE => Self::Done,
-            FOUND => Self::Found(Found {
-                id: head.id()?,
-                length: head.content_len()?,
-                name: head.name()?,
-                owners: head.list(
-                    "owners",
-                    MAX_OWNERS.into(),
-                    LISTED_OWNER_LEN,
-                    ListedOwner::read,
-                )?,
-            }),
+            FOUND => Self::Found(read_found(&mut head)?),
+            FOUND_BY_IMPORTER => {
+                let importers = head.u16()?;
+                let found = read_found(&mut head)?;
+                within("importers", importers.into(), 0..=found.owners.len() as u64)?;
+                Self::Found(Found {
+                    importers: Some(importers),
+                    ..found
+                })
+            }
             AMBIGUOUS => Self::Ambiguous(head.list(
                 "contents of one name",
                 MAX_AMBIGUOUS,

@@ -17,7 +17,7 @@ use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
 use crate::protocol::limits::MAX_AMBIGUOUS;
 use crate::protocol::{
     Addr, ContentKey, OwnEntry, OwnState, Refusal, RefusedEntry, Token, TrackerReply,
-    TrackerRequest, Upload,
+    TrackerRequest, Upload, ZoneTag,
 };
 
 /// How many slots and ownerships one step of expiry looks at, in one shard; and
@@ -111,6 +111,10 @@ impl RequestHandler {
                 self.settings.shard_of_token(token),
                 self.exit(now, token, request, out),
             ),
+            TrackerRequest::Zone { token, zone } => (
+                self.settings.shard_of_token(token),
+                self.zone(now, token, *zone, request, out),
+            ),
         };
         if let Err(refusal) = &outcome {
             self.sessions.lock(shard).count_refusal(refusal);
@@ -176,6 +180,26 @@ impl RequestHandler {
         }
         drop(sessions);
         out.registered(*token, *epoch, config.heartbeat, listed.as_ref());
+        Ok(())
+    }
+
+    /// ZONE.
+    fn zone(
+        &self,
+        now: Instant,
+        token: &Token,
+        zone: ZoneTag,
+        request: &TrackerRequest,
+        out: &mut impl ReplyWriter,
+    ) -> Result<(), Refusal> {
+        let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
+        sessions.count(now, request);
+        let (index, is_news) = sessions.set_zone(now, token, zone)?;
+        if is_news {
+            self.refresh(&mut sessions, now, index);
+        }
+        drop(sessions);
+        out.reply(TrackerReply::Done);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bt_lite::protocol::{OwnEntry, OwnState, PeerMessage, TrackerReply, TrackerRequest};
 use bt_lite::tracker::{RegistryConfig, Tracker};
-use bt_lite::{ContentId, MemoryNetwork, Transport};
+use bt_lite::{ContentId, MemoryNetwork, PeerConfig, Transport, Zone};
 use futures::{SinkExt, StreamExt};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -20,6 +20,37 @@ fn values(metrics: &PrometheusHandle) -> BTreeMap<String, f64> {
     let values = lines.filter_map(|line| line.rsplit_once(' '));
     let values = values.map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
     values.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_between_zones_are_recorded_in_both_directions_and_no_others() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let world = World::memory(1).await;
+    let zone = |name: &str| PeerConfig::default().zone(name.parse::<Zone>().unwrap());
+    let owner = world.node_with("owner", zone("there")).await;
+    let bytes = content(20 * CHUNK, 1);
+    let shared = owner.share("x", &bytes).await;
+    let far = |direction: &str| {
+        let name = format!("bt_lite_peer_far_bytes_total{{direction=\"{direction}\"}}");
+        values(&metrics).get(&name).copied().unwrap_or(0.0)
+    };
+    // Who is in the same zone or in none is near.
+    for (name, config, crossed) in [
+        ("near", zone("there"), 0),
+        ("none", PeerConfig::default(), 0),
+        ("far", zone("here"), bytes.len()),
+    ] {
+        let before = (far("down"), far("up"));
+        let node = world.node_with(name, config).await;
+        soon(node.peer.download(&shared)).await.unwrap();
+        let (down, up) = (far("down") - before.0, far("up") - before.1);
+        assert_eq!((down, up), (crossed as f64, crossed as f64), "{name}");
+        // The next one finds the owner alone.
+        node.peer.shutdown().await;
+    }
+    assert_eq!(owner.peer.stats().far.uploaded, bytes.len() as u64);
 }
 
 /// A connection to the tracker that says something it does not understand.

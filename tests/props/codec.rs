@@ -16,7 +16,7 @@ use bt_lite::protocol::limits::{
 use bt_lite::protocol::{
     Addr, ChannelId, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof,
     ListedOwner, OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal,
-    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
+    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload, ZoneTag,
 };
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
@@ -147,6 +147,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         chunk().prop_map(PeerMessage::Have),
         chunk().prop_map(PeerMessage::Suggest),
         chunk().prop_map(PeerMessage::DontHave),
+        chunk().prop_map(PeerMessage::Coming),
+        Just(PeerMessage::Importing),
         block().prop_map(PeerMessage::Request),
         block().prop_map(PeerMessage::Cancel),
         block().prop_map(PeerMessage::Reject),
@@ -192,6 +194,10 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
         (token(), vec(upload, 0..=MAX_BATCH))
             .prop_map(|(token, uploads)| TrackerRequest::Update { token, uploads }),
         token().prop_map(|token| TrackerRequest::Exit { token }),
+        (token(), 0..=ZoneTag::MAX).prop_map(|(token, number)| TrackerRequest::Zone {
+            token,
+            zone: ZoneTag::from_number(number).unwrap(),
+        }),
         (proptest::option::of(addr()), token())
             .prop_map(|(listen, token)| TrackerRequest::RegisterAlso { listen, token }),
     ]
@@ -235,9 +241,14 @@ fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
             TrackerReply::Registered(Registered::new(token, epoch, heartbeat, listed))
         }),
         Just(TrackerReply::Done),
-        (id(), name(), content_len(), owners).prop_map(|(id, name, length, owners)| {
-            TrackerReply::Found(Found::new(id, name, length, owners))
-        }),
+        (id(), name(), content_len(), owners, any::<(bool, u16)>()).prop_map(
+            |(id, name, length, owners, (imports, importers))| {
+                let most = owners.len() as u16;
+                let mut found = Found::new(id, name, length, owners);
+                found.importers = imports.then_some(importers % (most + 1));
+                TrackerReply::Found(found)
+            }
+        ),
         vec((id(), content_len()), 0..=MAX_AMBIGUOUS).prop_map(TrackerReply::Ambiguous),
         refusal().prop_map(TrackerReply::Refused),
         btree_map(0..MAX_BATCH as u16, refusal(), 1..20).prop_map(|refused| {

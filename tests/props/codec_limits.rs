@@ -13,7 +13,7 @@ use bt_lite::protocol::limits::{
 use bt_lite::protocol::{
     Addr, AddrError, ChannelId, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState,
     OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal, RefusedEntry, Registered, Token,
-    TrackerReply, TrackerRequest, Upload,
+    TrackerReply, TrackerRequest, Upload, ZoneTag,
 };
 use bytes::Bytes;
 
@@ -50,6 +50,14 @@ fn update(count: usize) -> TrackerRequest {
 fn found(count: usize, length: u64) -> TrackerReply {
     let owner = ListedOwner::new(OwnerRef(u64::MAX), longest_addr(), true);
     TrackerReply::Found(Found::new(id(), longest_name(), length, vec![owner; count]))
+}
+
+fn found_by_importer(owners: usize, importers: u16) -> TrackerReply {
+    let TrackerReply::Found(mut found) = found(owners, 0) else {
+        unreachable!("it is made so");
+    };
+    found.importers = Some(importers);
+    TrackerReply::Found(found)
 }
 
 fn registered(heartbeat: Duration) -> TrackerReply {
@@ -139,6 +147,38 @@ fn refused_entries_must_not_be_empty_and_must_be_in_order() {
 }
 
 #[test]
+fn importers_are_no_more_than_the_owners() {
+    for importers in [0, 3] {
+        let frame = found_by_importer(3, importers).encode().unwrap();
+        let decoded = TrackerReply::decode(frame);
+        assert_eq!(decoded, Ok(found_by_importer(3, importers)));
+    }
+    let encoded = found_by_importer(3, 4).encode();
+    assert_eq!(range_field(encoded), Some("importers"));
+    let mut head = found_by_importer(3, 3).encode().unwrap().head.to_vec();
+    head[1..3].copy_from_slice(&4u16.to_be_bytes());
+    let decoded = TrackerReply::decode(Frame::head(head));
+    assert_eq!(range_field(decoded), Some("importers"));
+}
+
+#[test]
+fn zone_tags_have_23_bits() {
+    let most = ZoneTag::from_number(ZoneTag::MAX).unwrap();
+    let request = TrackerRequest::Zone {
+        token: TOKEN,
+        zone: most,
+    };
+    let frame = request.encode().unwrap();
+    let mut head = frame.head.to_vec();
+    assert_eq!(TrackerRequest::decode(frame), Ok(request));
+    let beyond = (ZoneTag::MAX + 1).to_be_bytes();
+    head[17..].copy_from_slice(&beyond);
+    let decoded = TrackerRequest::decode(Frame::head(head));
+    assert_eq!(range_field(decoded), Some("zone"));
+    assert_eq!(ZoneTag::from_number(ZoneTag::MAX + 1), None);
+}
+
+#[test]
 fn longest_tracker_messages_fit_into_their_frames() {
     let requests = [
         own(MAX_BATCH, MAX_CONTENT_LEN),
@@ -155,6 +195,7 @@ fn longest_tracker_messages_fit_into_their_frames() {
     ];
     let replies = [
         found(MAX_OWNERS.into(), MAX_CONTENT_LEN),
+        found_by_importer(MAX_OWNERS.into(), MAX_OWNERS),
         registered(MAX_HEARTBEAT),
         TrackerReply::Ambiguous(vec![(id(), 0); MAX_AMBIGUOUS]),
         TrackerReply::Refused(Refusal::ForeignAddress {
@@ -264,15 +305,15 @@ fn hello_and_register_of_another_version_or_protocol_are_recognized() {
 
 #[test]
 fn unknown_types_and_empty_frames_are_refused() {
-    for found in [0x09, 0x11, 0x2b, 0x3f, 0x40, 0x50, 0xff] {
+    for found in [0x09, 0x11, 0x2d, 0x3f, 0x40, 0x50, 0xff] {
         let decoded = PeerMessage::decode(on_session(found, &[], 5));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
-    for found in [0x00, 0x20, 0x45, 0x50] {
+    for found in [0x00, 0x20, 0x46, 0x50] {
         let decoded = TrackerRequest::decode(frame(found, &[], 0));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
-    for found in [0x00, 0x40, 0x4f, 0x56] {
+    for found in [0x00, 0x40, 0x4f, 0x57] {
         let decoded = TrackerReply::decode(frame(found, &[], 0));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }

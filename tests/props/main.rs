@@ -35,4 +35,6 @@ mod tracker_names;
 mod tracker_replays;
 mod tracker_strangers;
 mod tracker_world;
+mod tracker_zones;
 mod uploader;
+mod zones;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bt_lite::protocol::{
     ContentKey, Frame, OwnEntry, OwnState, OwnerRef, Token, TrackerReply, TrackerRequest, Upload,
+    ZoneTag,
 };
 use bt_lite::tracker::{Asked, Replies, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
@@ -54,7 +55,7 @@ impl Script {
 
     fn request(&mut self) -> TrackerRequest {
         let token = self.token();
-        match self.rng.u8(..16) {
+        match self.rng.u8(..18) {
             0..3 => TrackerRequest::Register {
                 listen: format!("0.0.0.0:{}", self.rng.u16(..4)).parse().ok(),
                 token: self.rng.bool().then_some(token),
@@ -75,6 +76,10 @@ impl Script {
                 },
             },
             9 => TrackerRequest::Exit { token },
+            16..18 => TrackerRequest::Zone {
+                token,
+                zone: ZoneTag::from_number(self.rng.u32(..2)).unwrap(),
+            },
             10 => TrackerRequest::Need {
                 token,
                 key: ContentKey::Name(format!("name-{}", self.rng.u8(..CONTENTS)).parse().unwrap()),

@@ -7,7 +7,7 @@ use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, StallReason, Swarm, SwarmConfig};
 use bt_lite::protocol::limits::MAX_REQUESTS;
 use bt_lite::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
-use bt_lite::{ChunkIndex, Manifest};
+use bt_lite::{ChunkIndex, Manifest, Zone};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -463,6 +463,58 @@ fn link_that_a_seeder_dialled_as_a_leecher_does_not_wait() {
     let outputs = drain(&mut busy.swarm);
     let reason = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(outputs, [Output::Drop { link, reason }]);
+}
+
+#[test]
+fn zone_is_said_when_the_wait_ends_to_one_that_has_said_its_own() {
+    let here = "here".parse::<Zone>().unwrap().tag();
+    let mark = PeerMessage::Cancel(here.mark());
+    for says in [true, false] {
+        let mut busy = Busy::new();
+        busy.swarm = busy.swarm.in_zone(here);
+        let (link, _) = busy.up(1);
+        if says {
+            busy.hears(link, mark.clone());
+        }
+        busy.hears(link, PeerMessage::HaveNone);
+        busy.swarm.link_down(busy.now, busy.held[0]);
+        let said = drain(&mut busy.swarm).into_iter();
+        let said = said.filter_map(|output| match output {
+            Output::Send { link: to, message } if to == link => Some(message),
+            _ => None,
+        });
+        let said: Vec<PeerMessage> = said.collect();
+        let greeted = said.iter().position(|said| *said == PeerMessage::HaveAll);
+        let marked = said.iter().position(|said| *said == mark);
+        assert_eq!(marked.is_some(), says, "{said:?}");
+        assert!(marked.is_none_or(|marked| marked < greeted.unwrap()));
+    }
+}
+
+#[test]
+fn one_that_has_waited_hears_first_that_the_owner_is_in_another_zone() {
+    let [here, there] = ["here", "there"].map(|zone| zone.parse::<Zone>().unwrap().tag());
+    let mut download = InLine::new();
+    download.swarm = download.swarm.in_zone(here);
+    download.hears(PeerMessage::Queued { position: 1 });
+    drain(&mut download.swarm);
+    download.hears(PeerMessage::Cancel(there.mark()));
+    download.hears(PeerMessage::HaveAll);
+    let outputs = drain(&mut download.swarm);
+    let is_drop = |output: &Output| matches!(output, Output::Drop { .. });
+    assert!(!outputs.iter().any(is_drop), "{outputs:?}");
+    assert!(download.swarm.stats(download.now).links[0].far);
+    // Nothing else is withdrawn from one that waits.
+    let mut download = InLine::new();
+    download.swarm = download.swarm.in_zone(here);
+    download.hears(PeerMessage::Queued { position: 1 });
+    let block = BlockRange {
+        chunk: ChunkIndex(0),
+        offset: 0,
+        len: 1,
+    };
+    download.hears(PeerMessage::Cancel(block));
+    assert!(drain(&mut download.swarm).iter().any(is_drop));
 }
 
 /// A download whose only owner has it wait.

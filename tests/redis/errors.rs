@@ -1,7 +1,9 @@
 //! Why a tracker does not start over a store, and what it does not do with one.
 
-use bt_lite::tracker::{BindError, StoreError};
-use bt_lite::{Advice, ErrorKind};
+use std::sync::Arc;
+
+use bt_lite::tracker::{BindError, ClientConfig, StoreError, TrackerClient};
+use bt_lite::{Advice, ErrorKind, Zone};
 
 use super::*;
 
@@ -79,4 +81,28 @@ async fn configuration_that_cannot_work_is_refused() {
         !shown.contains("127.0.0.1") && !shown.contains("key"),
         "{shown}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zones_are_not_known_and_clients_in_one_are_served_as_others() {
+    let server = Server::start().await;
+    let network = MemoryNetwork::new(1);
+    let _tracker = tracker(&network, 0, config(&[&server])).await;
+    let client = |name: &str| {
+        let zone: Zone = "a".parse().expect("a zone");
+        TrackerClient::start(
+            Arc::new(network.endpoint(name)),
+            vec![addr("memory:t0")],
+            Some(addr(&format!("memory:{name}"))),
+            ClientConfig::default().seed(1).zone(zone),
+        )
+    };
+    let owner = client("owner");
+    let owned = owner.own(entry(1, OwnState::Complete)).await;
+    assert_eq!(owned, Ok(()));
+    let found = client("asker").need(id(1).into(), 8).await;
+    let found = found.expect("it is found");
+    let addrs: Vec<&Addr> = found.owners.iter().map(|owner| &owner.addr).collect();
+    assert_eq!(addrs, [&addr("memory:owner")]);
+    assert_eq!(found.importers, None);
 }

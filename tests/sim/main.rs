@@ -35,6 +35,8 @@ mod peer_trackers;
 mod peer_waits;
 mod peer_waste;
 mod peer_watch;
+mod peer_zones;
 mod tit_for_tat;
 #[path = "../world/mod.rs"]
 mod world;
+mod zones;

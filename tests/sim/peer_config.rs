@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
 use bt_lite::peer::swarm::{PlannerConfig, SwarmConfig};
+use bt_lite::protocol::MAX_ZONE_LEN;
 use bt_lite::tracker::ClientConfig;
 use bt_lite::{
     ConfigError, ContentId, DownloadError, DownloadOptions, MemoryStorage, ShareSource, StartError,
@@ -121,6 +122,13 @@ const FIELDS: &[(&str, Set)] = &[
         let extreme = extremes.get(n);
         c.max_stored = extreme.copied().unwrap_or(c.max_stored);
         extreme.is_some()
+    }),
+    ("zone", |c, n| {
+        let longest = "z".repeat(MAX_ZONE_LEN);
+        let zone = ["z", &longest].get(n).map(|zone| zone.parse().unwrap());
+        let is_set = zone.is_some();
+        c.zone = zone.or(c.zone.take());
+        is_set
     }),
     ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
     ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),

@@ -18,6 +18,7 @@ mod server;
 mod spans;
 mod stats;
 mod strangers;
+mod zones;
 
 use std::sync::Arc;
 

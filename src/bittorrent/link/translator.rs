@@ -564,6 +564,8 @@ impl BitTorrentLink {
             }
             // Nothing of these is known here.
             PeerMessage::DontHave(_)
+            | PeerMessage::Coming(_)
+            | PeerMessage::Importing
             | PeerMessage::Suggest(_)
             | PeerMessage::KeepAlive
             | PeerMessage::SamePeer(_)

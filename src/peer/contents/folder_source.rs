@@ -30,6 +30,8 @@ struct FoundOwners {
     at: Instant,
     /// The owners, and whether they have all of it.
     owners: Vec<(Addr, bool)>,
+    /// If this peer fetches for its zone: how many of the owners, the first ones, do so too.
+    importers: Option<u16>,
 }
 
 impl FolderSource {
@@ -48,6 +50,7 @@ impl FolderSource {
             found: Mutex::new(found.map(|owners| FoundOwners {
                 at: Instant::now(),
                 owners,
+                importers: None,
             })),
         }
     }
@@ -67,18 +70,18 @@ impl FolderSource {
         &self,
         trackers: &TrackerClient,
         wanted: u16,
-    ) -> Vec<(Addr, bool)> {
+    ) -> (Vec<(Addr, bool)>, Option<u16>) {
         let mut found = self.found.lock().await;
         let is_fresh = |found: &FoundOwners| found.at.elapsed() < OWNERS_AGE;
         if !found.as_ref().is_some_and(is_fresh) {
             let asked = trackers.need(self.index.into(), wanted).await;
-            let named = match asked {
-                Ok(found) => found.owners,
+            let (named, importers) = match asked {
+                Ok(found) => (found.owners, found.importers),
                 Err(error) => {
                     if error != TrackerError::NoTracker {
                         tracing::warn!(%error, "finding owners of the folder failed");
                     }
-                    Vec::new()
+                    (Vec::new(), None)
                 }
             };
             let named = named.into_iter().map(|owner| (owner.addr, owner.complete));
@@ -90,10 +93,12 @@ impl FolderSource {
                     true => before.unwrap_or_default(),
                     false => named,
                 },
+                importers,
             });
         }
+        let importers = found.as_ref().and_then(|found| found.importers);
         let found = found.iter().flat_map(|found| found.owners.iter().cloned());
         let named = self.named.iter().map(|addr| (addr.clone(), false));
-        found.chain(named).collect()
+        (found.chain(named).collect(), importers)
     }
 }

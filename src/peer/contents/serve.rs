@@ -513,6 +513,7 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let now = tokio::time::Instant::now().into_std();
     let config = shared.swarm_config();
     let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
+    let swarm = swarm.in_zone(shared.zone());
     let (blob, is_written) = (Arc::clone(&content.blob), content.place().written_here);
     let unchecked = content.unchecked().cloned();
     let recorded = matches!(content.manifest(), KeptManifest::Recorded);

@@ -225,6 +225,7 @@ pub(in crate::peer) async fn find(
             name: id.into(),
             length: 0,
             owners: Vec::new(),
+            importers: None,
         }),
         (Err(TrackerError::NotFound), key) => Err(DownloadError::NotFound { key }),
         (Err(TrackerError::Ambiguous { candidates }), ContentKey::Name(name)) => {

@@ -783,7 +783,7 @@ async fn fetch(
     let is_there = target.existing.is_some() || target.sibling.is_some();
     let has_partial = is_there || (!is_short && storage.has_partial(&id).await);
     let now = Instant::now().into_std();
-    let swarm = Swarm::leecher(now, config, shared.identity.id, id);
+    let swarm = Swarm::leecher(now, config, shared.identity.id, id).in_zone(shared.zone());
     Ok(Start::Fetch(Box::new(Fetch {
         claim,
         // Nothing is fetched before it is certain that there is room.

@@ -121,7 +121,7 @@ impl Obtain {
     async fn download(&self, listing: Listing) -> Result<Content, FolderError> {
         let shared = &self.shared;
         let wanted = shared.config.owners_wanted;
-        let mut owners = self.source.owners(&shared.trackers, wanted).await;
+        let (mut owners, _) = self.source.owners(&shared.trackers, wanted).await;
         let named = self.control.owners().into_iter();
         owners.extend(named.map(|addr| (addr, false)));
         let (id, role) = (listing.content.id, listing.its_role());

@@ -49,7 +49,7 @@ use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::{Decision, Tasks};
 use crate::peer::traffic::Traffic;
-use crate::protocol::{Addr, AddrError, PeerId};
+use crate::protocol::{Addr, AddrError, PeerId, Zone};
 use crate::storage::{Lost, Storage, StorageError};
 use crate::tracker::{ClientConfig, TrackerClient, TrackerError};
 use crate::transport::{Listener, Transport};
@@ -222,6 +222,7 @@ impl Peer {
             downloaded: traffic.downloaded,
             uploaded: traffic.uploaded,
             waste: traffic.waste,
+            far: traffic.far,
         }
     }
 
@@ -678,6 +679,24 @@ impl PeerBuilder {
         self
     }
 
+    /// Sets the zone of the peer ([`PeerConfig::zone`]).
+    ///
+    /// ```
+    /// # use bt_lite::{MemoryNetwork, MemoryStorage, Peer, Zone};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let network = MemoryNetwork::new(1);
+    /// let zone: Zone = "eu-west-3".parse()?;
+    /// let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new());
+    /// let peer = peer.zone(zone).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn zone(mut self, zone: impl Into<Option<Zone>>) -> Self {
+        self.config.zone = zone.into();
+        self
+    }
+
     /// Sets how each content is downloaded and served
     /// ([`PeerConfig::swarm`]).
     pub fn swarm(mut self, swarm: SwarmConfig) -> Self {
@@ -767,6 +786,9 @@ impl PeerBuilder {
         let mut config = self.config;
         let tracker_seed = rng.u64(..);
         config.tracker.seed.get_or_insert(tracker_seed);
+        if config.zone.is_some() {
+            config.tracker.zone.clone_from(&config.zone);
+        }
         let trackers = span.in_scope(|| {
             TrackerClient::start(
                 Arc::clone(&self.transport),

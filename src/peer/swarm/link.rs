@@ -10,12 +10,16 @@ use super::remote_chunks::RemoteChunks;
 use super::throughput::Throughput;
 use super::withdrawals::Withdrawals;
 use super::{LinkCookies, LinkId, LinkInfo, LinkState, LinkStats, RemotePeer};
-use crate::protocol::PeerId;
+use crate::protocol::{PeerId, ZoneTag};
 
 /// The state of a link. What the planner and the uploader know of it is theirs.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) info: LinkInfo,
+    /// The zone that the other side says it is in.
+    pub(super) zone: Option<ZoneTag>,
+    /// It says that it fetches for its zone.
+    pub(super) imports: bool,
     /// Decides between hosts of which nothing is known.
     pub(super) lot: u64,
     /// It waited in line for its place.
@@ -100,6 +104,8 @@ impl Link {
     pub(super) fn new(now: Instant, id: LinkId, info: LinkInfo, told: usize) -> Self {
         Self {
             contributor: contributor(id, &info),
+            zone: None,
+            imports: false,
             lot: 0,
             has_waited: false,
             known_blank: false,
@@ -133,6 +139,12 @@ impl Link {
         self.contributor = contributor(self.contributor.link, &self.info);
     }
 
+    /// Whether the other side has said that it is in another zone than this one.
+    pub(super) fn is_far_from(&self, here: Option<ZoneTag>) -> bool {
+        let zones = here.zip(self.zone);
+        zones.is_some_and(|(here, there)| here != there)
+    }
+
     /// Whether the other side has said who it is.
     pub(super) fn is_met(&self) -> bool {
         self.info.peer.is_some()
@@ -144,11 +156,11 @@ impl Link {
     }
 
     /// What it does at this moment, for those who watch. What was sent to it is known
-    /// elsewhere, as is the number of `chunks` of the content.
+    /// elsewhere, as are the zone of this side and the number of `chunks` of the content.
     pub(super) fn stats(
         &self,
         now: Instant,
-        chunks: Option<u32>,
+        (here, chunks): (Option<ZoneTag>, Option<u32>),
         (uploaded, choked): (u64, bool),
     ) -> LinkStats {
         let has = match &self.remote {
@@ -167,6 +179,7 @@ impl Link {
             addr: self.info.addr.clone(),
             remote: None,
             dialled: self.info.dialled,
+            far: self.is_far_from(here),
             state: match (&self.remote, self.choke) {
                 (RemoteChunks::Unknown, _) => LinkState::Greeting,
                 (_, Choke::Choked) => LinkState::Choked,

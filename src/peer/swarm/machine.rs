@@ -34,6 +34,7 @@ mod storing;
 mod timing;
 mod waiting;
 mod withdrawing;
+mod zones;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,10 +50,10 @@ use crate::peer::swarm::passage::Passage;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::piece_map::PieceMap;
 use crate::peer::swarm::{
-    ChunkBytes, DownloadStats, LinkCookies, LinkId, LinkInfo, Output, Progress, ReadWindow,
-    Strategy, SwarmConfig, Waste,
+    ChunkBytes, DownloadStats, FarBytes, LinkCookies, LinkId, LinkInfo, Output, Progress,
+    ReadWindow, Strategy, SwarmConfig, Waste,
 };
-use crate::protocol::{Addr, OwnState, PeerId, PeerMessage};
+use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, ZoneTag};
 use effort::Serving;
 use keeping::Keeping;
 use parts::Parts;
@@ -130,6 +131,23 @@ impl Swarm {
         // Nobody is to find it here.
         self.parts.outbox.keep_from_trackers();
         self
+    }
+
+    /// This peer is in a zone, and tells its links so. It fetches from links of the same zone, and
+    /// not from those that say that they are in another one, unless it [imports](Self::import) or
+    /// gets nothing at all. Links that say nothing count as near.
+    #[must_use]
+    pub fn in_zone(mut self, zone: impl Into<Option<ZoneTag>>) -> Self {
+        self.parts.zone = zone.into();
+        self
+    }
+
+    /// This peer is one of the few that fetch from other zones what its own lacks. They share that
+    /// out among themselves, as far as they are linked.
+    pub fn import(&mut self, now: Instant, others: impl IntoIterator<Item = Addr>) {
+        zones::named(&mut self.parts, others);
+        zones::import(&mut self.parts);
+        self.settle(now);
     }
 
     /// The machine of a content that is complete in the storage.
@@ -413,6 +431,11 @@ impl Swarm {
     /// How many bytes of blocks arrived, and how many of them in vain.
     pub(crate) fn downloaded(&self) -> (u64, Waste) {
         (self.parts.counters.totals().0, self.parts.counters.waste)
+    }
+
+    /// How many bytes of blocks went from one zone to another.
+    pub(crate) fn far_bytes(&self) -> FarBytes {
+        self.parts.counters.far
     }
 
     /// The manifest that a link sent was checked. `None` says that the link lied.

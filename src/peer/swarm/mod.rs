@@ -90,7 +90,7 @@ pub(crate) use manifest_fetch::serve as manifest_page;
 pub use output::{DropReason, Output};
 pub use piece_map::{PieceMap, PieceRun, PieceState};
 pub use planner::{PlannerConfig, Strategy};
-pub use progress::{Progress, Waste};
+pub use progress::{FarBytes, Progress, Waste};
 pub use read_window::ReadWindow;
 pub use stall::StallReason;
 pub use stats::{DownloadStats, LinkState, LinkStats};

@@ -41,6 +41,9 @@ const SCAN: usize = 1024;
 /// How many chunks are in that sample.
 const SAMPLE: usize = 64;
 
+/// How many chunks are looked at where there are few, or any of them will do.
+const FEW: usize = 16;
+
 impl Picker {
     /// A picker in which no chunk waits yet.
     pub fn new(chunks: u32, seed: u64) -> Self {
@@ -205,6 +208,21 @@ impl Picker {
             .filter(|&chunk| self.is_unreserved(chunk))
             .take(SAMPLE)
             .min_by_key(|&chunk| self.place[chunk.as_usize()])
+    }
+
+    /// A rare waiting chunk in `has`, or of all without it, that is not in `but` and not
+    /// reserved: the rarest of a few, from a random one on.
+    pub fn rare_but(&mut self, has: Option<&Bitfield>, but: &Bitfield) -> Option<ChunkIndex> {
+        let has = has.unwrap_or(&self.waiting);
+        let start = self.rng.u32(0..self.waiting.chunks());
+        let behind = self.waiting.iter_common_but(has, but, start);
+        let before = self.waiting.iter_common_but(has, but, 0);
+        let before = before.take_while(|chunk| chunk.0 < start);
+        behind
+            .chain(before)
+            .filter(|&chunk| self.is_unreserved(chunk))
+            .take(FEW)
+            .min_by_key(|&chunk| self.copies(chunk))
     }
 
     /// The first waiting chunk of a range that is in `has`, or of all without it, and that

@@ -25,8 +25,8 @@ use super::phase::Phase;
 use super::remote_chunks::RemoteChunks;
 use super::uploader::Uploader;
 use super::{LinkId, LinkInfo, LinkMap, SwarmConfig};
-use crate::protocol::HostKey;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
+use crate::protocol::{Addr, HostKey};
 
 /// A link that has not let this side ask for this long, and has what is missing here, is
 /// doubtful.
@@ -63,6 +63,14 @@ const LONGEST_TENURE: Duration = Duration::from_secs(600);
 /// The shortest time between two counts of the [`Census`].
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many links with peers that fetch for the zone keep their places: twice as many as a
+/// tracker names, and a third of the places that there are by default.
+pub(super) const KEPT: usize = 16;
+
+/// How many of them may be of one host: anybody can say that it fetches for the zone, and those
+/// that do may be behind one address.
+const KEPT_OF_HOST: usize = 4;
+
 /// The links of a swarm, to be judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
@@ -71,6 +79,8 @@ pub(super) struct Places<'a> {
     pub(super) uploader: &'a Uploader,
     pub(super) phase: &'a Phase,
     pub(super) config: &'a SwarmConfig,
+    /// The addresses of others that fetch for this zone, as this one does.
+    pub(super) importers: &'a [Addr],
 }
 
 /// How many links are of doubtful use, as of the last count.
@@ -165,7 +175,9 @@ impl<'a> Places<'a> {
         let lot = self.lot(&newcomer.host);
         let rank = |(id, link): (LinkId, &Link)| {
             let exchanged = link.received + self.uploader.sent_to(id);
-            let group = if self.is_idle(id, link) {
+            let group = if self.is_kept(id, link) {
+                return None;
+            } else if self.is_idle(id, link) {
                 0
             } else if self.is_barren(id, link) {
                 1
@@ -259,6 +271,35 @@ impl<'a> Places<'a> {
             && (!self.is_new(link) || self.uploader.has_declined(id))
     }
 
+    /// Whether a link keeps its place whatever it rejects.
+    pub(super) fn keeps(self, id: LinkId) -> bool {
+        let link = self.links.get(id);
+        link.is_some_and(|link| self.is_kept(id, link))
+    }
+
+    /// Whether a link keeps its place though nothing was exchanged: the first few with peers that
+    /// fetch for this zone, which have to hear of each other.
+    fn is_kept(self, id: LinkId, link: &Link) -> bool {
+        let named = |link: &Link| {
+            link.info
+                .addr
+                .as_ref()
+                .is_some_and(|addr| self.importers.contains(addr))
+        };
+        let imports = |link: &Link| link.imports || named(link);
+        if !imports(link) {
+            return false;
+        }
+        let others = self.links.iter();
+        let before = others.filter(|(other, before)| *other < id && imports(before));
+        let (mut all, mut of_host) = (0, 0);
+        for (_, before) in before {
+            all += 1;
+            of_host += usize::from(before.info.host == link.info.host);
+        }
+        all < KEPT && of_host < KEPT_OF_HOST
+    }
+
     /// Whether a link was asked for something and takes long to send anything; or,
     /// where places are scarce, waits in a long line to be asked; or has something, and
     /// did not let this side ask for long.
@@ -317,7 +358,9 @@ impl<'a> Places<'a> {
         }
         let has_said = |link: &Link| link.remote != RemoteChunks::Unknown;
         let links = self.links.iter();
-        let blanks = links.filter(|(id, link)| has_said(link) && self.is_blank(*id, link));
+        let blanks = links.filter(|(id, link)| {
+            has_said(link) && self.is_blank(*id, link) && !self.is_kept(*id, link)
+        });
         let worst = blanks.max_by_key(|(_, link)| (self.is_old(link), link.lot));
         worst.map(|(id, _)| id)
     }

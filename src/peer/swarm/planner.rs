@@ -24,6 +24,7 @@ mod deadlines;
 mod delivery;
 mod doubts;
 mod end_game;
+mod far;
 mod homes;
 mod idle_links;
 mod lanes;
@@ -46,6 +47,7 @@ use std::time::{Duration, Instant};
 use chunk_states::ChunkState;
 use deadlines::{Deadlines, Supply, UrgentChoice};
 use end_game::{TRY_AFTER, Takeover, takeover};
+use far::{ALONE, CLEARLY_SLOWER, FLOWS, FarRule, NEAR_PATIENCE, Nearness, PATIENCE};
 use idle_links::IdleLinks;
 use ledger::Ledger;
 use request_windows::{RequestWindows, Room};
@@ -79,6 +81,14 @@ pub struct Planner {
     restraints: Restraints,
     silences: Silences,
     idle: IdleLinks,
+    /// When a block came last, or since when there are far links.
+    served: Option<Instant>,
+    /// Nothing has come since then for so long that near links count no longer.
+    is_vain: bool,
+    /// This peer fetches from other zones.
+    imports: bool,
+    /// It becomes one that does if nothing arrives for so long; others need not at the same time.
+    patience: Duration,
 }
 
 impl Planner {
@@ -88,6 +98,7 @@ impl Planner {
             max_requests: config.max_requests.min(MAX_REQUESTS),
             ..config
         };
+        let seed = config.seed;
         Self {
             silence: config.silence,
             ledger: Ledger::new(layout, present, &config),
@@ -97,6 +108,10 @@ impl Planner {
             silences: Silences::new(config.clone()),
             windows: RequestWindows::new(config),
             idle: IdleLinks::default(),
+            served: None,
+            is_vain: false,
+            imports: false,
+            patience: PATIENCE + PATIENCE.mul_f64(fastrand::Rng::with_seed(seed).f64()),
         }
     }
 
@@ -151,6 +166,111 @@ impl Planner {
     /// A link may send nothing: it is treated as one that was silent before.
     pub fn suspect(&mut self, link: LinkId) {
         self.ledger.suspect(link);
+    }
+
+    /// A link is in another zone, with this number. It is asked only if this peer
+    /// [imports](Self::import).
+    pub fn link_is_far(&mut self, now: Instant, link: LinkId, zone: u32) {
+        self.served.get_or_insert(now);
+        self.ledger.link_is_far(now, link, zone);
+    }
+
+    /// What this peer is called among those that fetch for its zone.
+    pub fn set_name(&mut self, name: u64) {
+        self.ledger.set_name(name);
+    }
+
+    /// This peer fetches from other zones what its zone lacks, and shares that out with
+    /// [others](Self::link_imports) that do.
+    pub fn import(&mut self) {
+        self.imports = true;
+    }
+
+    /// Whether this peer fetches from other zones.
+    pub fn imports(&self) -> bool {
+        self.imports
+    }
+
+    /// A near link is with a peer of this name that fetches for the zone.
+    pub fn link_imports(&mut self, now: Instant, link: LinkId, name: u64) {
+        self.ledger.is_importer(now, link, name);
+    }
+
+    /// A near link fetches a chunk for the zone.
+    pub fn claimed(&mut self, now: Instant, link: LinkId, chunk: ChunkIndex) {
+        self.ledger.claimed(now, link, chunk);
+    }
+
+    /// The chunks that this peer has asked far links for since the last call.
+    pub fn take_claims(&mut self) -> Vec<ChunkIndex> {
+        let far = self.ledger.far_mut();
+        far.map(|far| far.take_untold()).unwrap_or_default()
+    }
+
+    /// What a far link may be asked for; `None` for a near one.
+    fn limit(&self, now: Instant, link: LinkId) -> Option<Nearness> {
+        self.ledger.far()?;
+        self.ledger.sources().get(link).filter(|s| s.is_far())?;
+        let is_crowd = self.ledger.sources().totals().turn_takers > 0;
+        Some(match self.imports {
+            false => Nearness::Suffices,
+            true if !self.has_room_far(link) => Nearness::Suffices,
+            true if self.is_vain || self.is_faster_than_near(now, link) => Nearness::IsSlower,
+            true if is_crowd => Nearness::Shares,
+            true => Nearness::Counts,
+        })
+    }
+
+    /// On which line a far link is, and how many links on it owe something.
+    fn line_of(&self, link: LinkId) -> Option<(usize, usize)> {
+        let line = |source: &Source| source.far().map(|zone| zone as usize % FLOWS);
+        let sources = self.ledger.sources();
+        let here = sources.get(link).and_then(line)?;
+        let busy = |source: &&Source| line(source) == Some(here) && source.live_bytes() > 0;
+        Some((here, sources.values().filter(busy).count()))
+    }
+
+    /// Whether a far link may be asked while others owe something.
+    fn has_room_far(&self, link: LinkId) -> bool {
+        let source = self.ledger.sources().get(link);
+        let is_busy = source.is_some_and(|source| source.live_bytes() > 0);
+        let far = self.ledger.far().zip(self.line_of(link));
+        is_busy || far.is_none_or(|(far, (line, busy))| far.has_room(line, busy))
+    }
+
+    /// Looks for what other importers leave lying that far links would be asked for at once.
+    fn look_far(&mut self, now: Instant) {
+        let is_due = self.ledger.far().is_some_and(|far| far.is_due(now));
+        if !self.imports || !is_due {
+            return;
+        }
+        let is_far = |(_, source): &(LinkId, &Source)| source.is_far();
+        let links = self.ledger.sources().iter().filter(is_far);
+        let may = |link: &LinkId| self.has_room(now, *link) && self.has_room_far(*link);
+        let links: Vec<LinkId> = links.map(|(link, _)| link).filter(may).collect();
+        self.ledger.look_far(now, &links);
+    }
+
+    /// Whether near links together are slower than a far one. Where links take turns, each has a
+    /// small rate for each of many, and that says nothing.
+    fn is_faster_than_near(&self, now: Instant, link: LinkId) -> bool {
+        let sources = self.ledger.sources();
+        let rate = sources.get(link).and_then(|source| source.rate(now));
+        let is_crowd = sources.totals().turn_takers > 0;
+        rate.is_some_and(|rate| !is_crowd && sources.near_are_slower(now, rate * CLEARLY_SLOWER))
+    }
+
+    /// When near links count no longer, if nothing comes before; or, for one that is no importer,
+    /// when it becomes one.
+    fn vain_at(&self) -> Option<Instant> {
+        self.ledger.far()?;
+        let patience = match self.imports {
+            true => NEAR_PATIENCE,
+            false if self.ledger.sources().values().all(Source::is_far) => ALONE,
+            false => self.patience,
+        };
+        let patience = self.restraints.first_silence().max(patience);
+        self.served?.checked_add(patience)
     }
 
     /// A link is gone: what was asked of it is free again.
@@ -292,6 +412,7 @@ impl Planner {
     /// What to ask a link for that has room.
     fn choose(&mut self, now: Instant, link: LinkId) -> Choice {
         let supply = self.supply(now);
+        let limit = self.limit(now, link);
         let urgent = self
             .deadlines
             .take_block(now, &mut self.ledger, link, supply);
@@ -299,14 +420,17 @@ impl Planner {
             return Choice::Ask(request);
         }
         let members = self.deadlines.urgent().members();
-        if let Some(block) = self.usual.take_block(&mut self.ledger, link, members) {
+        let usual = self
+            .usual
+            .take_block(&mut self.ledger, link, members, limit);
+        if let Some(block) = usual {
             return Choice::Ask(Request {
                 block,
                 overtaken: None,
             });
         }
         let may_try = supply.owners_alone.is_some();
-        match takeover(&self.ledger, now, link, may_try) {
+        match takeover(&self.ledger, now, link, may_try, limit) {
             Takeover::Take(request) => Choice::Ask(request),
             Takeover::Later => Choice::Later,
             Takeover::Nothing if urgent == UrgentChoice::Left => Choice::Later,
@@ -345,6 +469,15 @@ impl Planner {
     /// A block arrived from a link.
     pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
         let (arrival, took) = self.ledger.block_arrived(now, link, block);
+        if self.served.is_some() {
+            (self.served, self.is_vain) = (Some(now), false);
+        }
+        if let (Some(took), Some(_)) = (took, self.ledger.far())
+            && let Some((line, busy)) = self.line_of(link)
+            && let Some(far) = self.ledger.far_mut()
+        {
+            far.delivered(now, line, took, busy);
+        }
         if let Some(took) = took {
             self.restraints.delivered(now, block.len.into(), took);
             self.restraints.answered(now, &self.ledger);
@@ -366,8 +499,21 @@ impl Planner {
     /// is given up.
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.idle.handle_timeout(now);
+        self.look_far(now);
+        self.is_vain = self.vain_at().is_some_and(|at| at <= now);
+        if self.is_vain && !self.imports {
+            (self.imports, self.is_vain) = (true, false);
+            self.served = Some(now);
+        }
         let first = self.restraints.first_silence();
-        self.silences.handle_timeout(now, &mut self.ledger, first)
+        let (silent, released) = self.silences.handle_timeout(now, &mut self.ledger, first);
+        for &link in &silent {
+            let line = self.line_of(link);
+            if let (Some((line, _)), Some(far)) = (line, self.ledger.far_mut()) {
+                far.was_silent(now, line);
+            }
+        }
+        (silent, released)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
@@ -375,7 +521,14 @@ impl Planner {
     /// [`next_idle`](Self::next_idle).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.idle.retry().filter(|_| !self.ledger.open().is_empty());
-        self.silences.next().into_iter().chain(retry).min()
+        let far = self
+            .ledger
+            .far()
+            .filter(|_| self.imports && !self.is_done());
+        let far = far.and_then(FarRule::poll_timeout);
+        let vain = self.vain_at().filter(|_| !self.is_vain && !self.is_done());
+        let times = self.silences.next().into_iter().chain(retry);
+        times.chain(far).chain(vain).min()
     }
 
     /// Leaves a link idle that is not to be asked at present.
@@ -397,7 +550,7 @@ impl Planner {
             self.hold_back(link, restraint);
             return false;
         }
-        let offers = offers(&self.ledger, link);
+        let offers = offers(&self.ledger, link, self.limit(now, link));
         if !offers {
             self.idle.add(link);
         }

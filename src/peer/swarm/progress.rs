@@ -103,12 +103,45 @@ impl Waste {
     }
 }
 
+/// Bytes of blocks that went from one zone to another: over links on which both sides have
+/// said that they are in different [zones](crate::Zone).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
+pub struct FarBytes {
+    /// Those that arrived, used or not.
+    pub downloaded: u64,
+    /// Those that were sent.
+    pub uploaded: u64,
+}
+
+impl FarBytes {
+    /// What came since it was `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            downloaded: self.downloaded - before.downloaded,
+            uploaded: self.uploaded - before.uploaded,
+        }
+    }
+
+    /// Adds more.
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.downloaded += more.downloaded;
+        self.uploaded += more.uploaded;
+    }
+}
+
 /// What the machine counts about its content.
 #[derive(Debug)]
 pub(super) struct Counters {
     downloaded: u64,
     uploaded: u64,
     pub(super) waste: Waste,
+    pub(super) far: FarBytes,
     /// Requests of this side that were rejected.
     pub(super) rejected: u64,
     pub(super) rate: RateMeter,
@@ -126,6 +159,7 @@ impl Counters {
             downloaded: 0,
             uploaded: 0,
             waste: Waste::default(),
+            far: FarBytes::default(),
             rejected: 0,
             rate: RateMeter::default(),
             down: Throughput::new(now),

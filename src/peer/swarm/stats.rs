@@ -1,6 +1,6 @@
 //! What the machine does at one moment, for those who watch it.
 
-use super::{BannedPeer, LinkId, Progress, Waste};
+use super::{BannedPeer, FarBytes, LinkId, Progress, Waste};
 use crate::protocol::{Addr, PeerId};
 
 /// What a download, or a content that is shared, does at one moment: the result of
@@ -25,6 +25,8 @@ pub struct DownloadStats {
     pub upload_rate: u64,
     /// The bytes that arrived in vain.
     pub waste: Waste,
+    /// The bytes that went from one zone to another.
+    pub far: FarBytes,
     /// How many requests of this peer others have rejected.
     pub rejected: u64,
     /// The links that are up, also those that wait for a place. Those of a content that
@@ -49,6 +51,9 @@ pub struct LinkStats {
     pub remote: Option<Addr>,
     /// Whether this side dialled.
     pub dialled: bool,
+    /// Whether the other side has said that it is in another zone than this peer.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub far: bool,
     /// What the other side lets this one do.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub state: LinkState,

@@ -15,7 +15,7 @@ use super::same_peer::MAX_PROOFS;
 use super::{LinkId, LinkMap};
 use crate::content::BlockRange;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, MAX_BLOCK_LEN, MAX_REQUESTS};
-use crate::protocol::{HostKey, PeerMessage, RefuseReason};
+use crate::protocol::{HostKey, PeerMessage, RefuseReason, ZoneTag};
 
 /// The shortest time between two looks at the line, and between two links that give way
 /// to it.
@@ -279,7 +279,12 @@ impl Waiting {
                 return WhileWaiting::Nothing;
             }
             // It will be rejected.
-            PeerMessage::Cancel(_) => return WhileWaiting::Nothing,
+            PeerMessage::Cancel(block) => {
+                if let Some(zone) = ZoneTag::of_mark(block) {
+                    self.link.zone.get_or_insert(zone);
+                }
+                return WhileWaiting::Nothing;
+            }
             PeerMessage::Have(chunk) if chunk.0 < chunks => {
                 if self.link.remote.resolve(chunks) {
                     self.link.remote.gained(chunk, chunks);

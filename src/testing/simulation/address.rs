@@ -10,7 +10,7 @@ use crate::protocol::Addr;
 pub(super) const VACANT_PORTS: u16 = 4;
 
 /// An address of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct MemberAddr {
     pub(super) member: Member,
     /// The member listens at port 0, and nobody at the others.

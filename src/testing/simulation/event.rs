@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::adversary::Adversary;
 use super::member::Member;
 use crate::peer::swarm::LinkId;
-use crate::protocol::{Addr, PeerMessage};
+use crate::protocol::{Addr, PeerMessage, Zone};
 
 /// Something that happens to a member.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ pub(super) enum Event {
 pub(super) struct Newcomer {
     pub(super) upload: f64,
     pub(super) download: f64,
+    pub(super) zone: Option<Zone>,
     pub(super) role: Role,
 }
 
@@ -188,6 +189,7 @@ mod tests {
             Box::new(Newcomer {
                 upload: 1.0,
                 download: 1.0,
+                zone: None,
                 role: Role::Leecher,
             })
         };

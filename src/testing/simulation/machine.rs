@@ -12,7 +12,7 @@ use super::member::Member;
 use super::script::AdversaryScript;
 use crate::content::{BlockRange, Manifest};
 use crate::peer::swarm::{LinkId, LinkInfo, Output, Progress, Swarm, SwarmConfig};
-use crate::protocol::{Addr, PeerId, PeerMessage};
+use crate::protocol::{Addr, PeerId, PeerMessage, Zone};
 
 /// Makes the machines of all members.
 #[derive(Debug)]
@@ -40,19 +40,21 @@ impl MachineFactory {
         newcomer: &Newcomer,
         me: PeerId,
         seed: u64,
+        tells_zone: bool,
     ) -> Machine {
+        let zone = newcomer.zone.as_ref().filter(|_| tells_zone);
         let mut config = self.config.clone();
         config.planner.seed = seed;
         let content = Arc::clone(&self.manifest);
         let kind = match newcomer.role {
             Role::Seeder => {
                 let swarm = Swarm::seeder(now, config, me, content);
-                return Machine::Honest(Box::new(swarm));
+                return Machine::honest_in(swarm, zone);
             }
             Role::Leecher | Role::DeafLeecher => {
                 let length = content.geometry().length();
                 let swarm = Swarm::leecher(now, config, me, content.id()).expecting(length);
-                return Machine::Honest(Box::new(swarm));
+                return Machine::honest_in(swarm, zone);
             }
             Role::Adversary(kind) => kind,
         };
@@ -91,6 +93,10 @@ pub(super) enum Machine {
 }
 
 impl Machine {
+    fn honest_in(swarm: Swarm, zone: Option<&Zone>) -> Self {
+        Self::Honest(Box::new(swarm.in_zone(zone.map(Zone::tag))))
+    }
+
     /// The shipped machine, if the member is honest.
     pub(super) fn honest(&mut self) -> Option<&mut Swarm> {
         match self {

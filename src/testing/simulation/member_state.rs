@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::member::Member;
 use super::script::AdversaryScript;
 use crate::peer::swarm::{LinkId, LinkMap};
-use crate::protocol::Addr;
+use crate::protocol::{Addr, Zone};
 
 /// A member with its machine, its lines and its links.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ pub(super) struct MemberState {
     pub(super) listens: bool,
     /// Whether it had nothing to expect at some time.
     pub(super) gave_up: bool,
+    pub(super) zone: Option<Zone>,
+    /// Whether it tells others and the tracker of it.
+    pub(super) tells_zone: bool,
 }
 
 /// The other end of a link, and the direction towards it.
@@ -62,6 +65,11 @@ impl MemberState {
     /// Its kind, if it is an adversary.
     pub(super) fn adversary_kind(&self) -> Option<Adversary> {
         self.script().map(AdversaryScript::kind)
+    }
+
+    /// Its zone, as far as it tells.
+    pub(super) fn told_zone(&self) -> Option<&Zone> {
+        self.zone.as_ref().filter(|_| self.tells_zone)
     }
 
     /// Whether it is sending blocks at this moment.

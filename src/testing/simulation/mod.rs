@@ -10,6 +10,9 @@
 //! wait for its blocks. Hashing and storing take no time. A tracker names random
 //! members of the swarm. The same seed gives the same run, event for event.
 //!
+//! Members may be in zones. The tracker names those of the asker's zone first, and blocks that
+//! go from one zone to another one pass a line that all members of the two share.
+//!
 //! Members may be adversaries, which keep to the protocol and do harm: see
 //! [`Adversary`]. Every honest member has a host of its own.
 
@@ -24,6 +27,7 @@ mod script;
 mod trace;
 mod tracker;
 mod wanted;
+mod zones;
 
 use std::time::Duration;
 
@@ -40,11 +44,12 @@ use member_state::{FarEnd, MemberState};
 use script::AdversaryScript;
 use trace::Trace;
 use tracker::Tracker;
+use zones::Zones;
 
 use crate::content::{Bitfield, Manifest};
 use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
 use crate::protocol::limits::MAX_BLOCK_LEN;
-use crate::protocol::{Addr, LinkCookie, OwnState, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, LinkCookie, OwnState, PeerId, PeerMessage, RefuseReason, Zone};
 
 /// A liar sends at its upload rate divided by this.
 const LIAR_SLOWDOWN: f64 = 10.0;
@@ -64,6 +69,11 @@ pub struct Simulation {
     latency: Duration,
     /// The members are strangers to each other.
     strangers: bool,
+    /// The zone of members that join from now on.
+    zone: Option<Zone>,
+    /// Members do not say in which zone they are, not even to the tracker.
+    zones_are_secret: bool,
+    zones: Zones,
     rng: fastrand::Rng,
     next_link: u64,
     /// How many honest members leech.
@@ -87,6 +97,9 @@ impl Simulation {
             members: Vec::new(),
             latency: Duration::ZERO,
             strangers: false,
+            zone: None,
+            zones_are_secret: false,
+            zones: Zones::default(),
             rng: fastrand::Rng::with_seed(seed),
             next_link: 0,
             leeching: 0,
@@ -107,6 +120,28 @@ impl Simulation {
         self.strangers = true;
     }
 
+    /// Members that are added from now on are in this zone, or in none.
+    pub fn enter_zone(&mut self, zone: Option<Zone>) {
+        self.zone = zone;
+    }
+
+    /// Members that join from now on tell nobody in which zone they are, as those that do not
+    /// know it.
+    pub fn hide_zones(&mut self) {
+        self.zones_are_secret = true;
+    }
+
+    /// Sets how fast the line from each zone to each other one is, in bytes per second. Without
+    /// that it is no bound. Members without a zone do not use these lines.
+    pub fn set_zone_lines(&mut self, rate: f64) {
+        self.zones.set_rate(rate);
+    }
+
+    /// Bytes of blocks that came into a zone from other ones.
+    pub fn imported(&self, zone: &Zone) -> u64 {
+        self.zones.imported(zone)
+    }
+
     /// The content.
     pub fn manifest(&self) -> &Manifest {
         &self.machines.manifest
@@ -117,6 +152,7 @@ impl Simulation {
         self.join(&Newcomer {
             upload,
             download,
+            zone: self.zone.clone(),
             role: Role::Seeder,
         })
     }
@@ -126,6 +162,7 @@ impl Simulation {
         self.join(&Newcomer {
             upload,
             download,
+            zone: self.zone.clone(),
             role: Role::Leecher,
         })
     }
@@ -136,6 +173,7 @@ impl Simulation {
         self.join(&Newcomer {
             upload,
             download,
+            zone: self.zone.clone(),
             role: Role::DeafLeecher,
         })
     }
@@ -150,6 +188,7 @@ impl Simulation {
         self.join(&Newcomer {
             upload,
             download,
+            zone: self.zone.clone(),
             role: Role::Adversary(kind),
         })
     }
@@ -159,6 +198,7 @@ impl Simulation {
         let newcomer = Newcomer {
             upload,
             download,
+            zone: self.zone.clone(),
             role: Role::Leecher,
         };
         self.queue.schedule(at, Event::Join(Box::new(newcomer)));
@@ -327,7 +367,10 @@ impl Simulation {
         let seed = self.rng.u64(..);
         let me = PeerId(self.rng.u128(..).to_be_bytes());
         let instant = self.queue.instant();
-        let machine = self.machines.machine(instant, member, newcomer, me, seed);
+        let tells = !self.zones_are_secret;
+        let machine = self
+            .machines
+            .machine(instant, member, newcomer, me, seed, tells);
         self.leeching += usize::from(machine.leeches());
         let kind = machine.script().map(AdversaryScript::kind);
         let slowdown = match kind {
@@ -346,6 +389,8 @@ impl Simulation {
             finished: None,
             listens: !matches!(newcomer.role, Role::DeafLeecher),
             gave_up: false,
+            zone: newcomer.zone.clone(),
+            tells_zone: tells,
         });
         match newcomer.role {
             Role::Seeder => self.tracker.list(member),
@@ -414,10 +459,17 @@ impl Simulation {
     }
 
     fn owners_found(&mut self, member: Member) {
+        let imports = self.tracker.imports(&self.members, member);
+        let importers = self.tracker.importers(&self.members, member);
+        let importers: Vec<Addr> = importers.iter().map(|addr| addr.addr(None)).collect();
         let owners = self.tracker.owners(&mut self.rng, &self.members, member);
         let state = &mut self.members[member.0];
         if state.alive {
-            state.machine.owners_found(self.queue.instant(), owners);
+            let now = self.queue.instant();
+            if let Some(swarm) = state.machine.honest().filter(|_| imports) {
+                swarm.import(now, importers);
+            }
+            state.machine.owners_found(now, owners);
             self.settle(member);
         }
     }
@@ -669,6 +721,8 @@ impl Simulation {
             message: sent.message,
         };
         let to = far.member;
+        let zones = [from, to].map(|member| self.members[member.0].zone.as_ref());
+        let earliest = self.zones.pass(zones[0], zones[1], earliest, sent.bytes);
         let at = self.members[to.0].downlink.receive(earliest, sent.bytes);
         let state = &mut self.members[from.0];
         if let Some(far) = state.links.get_mut(sent.link) {

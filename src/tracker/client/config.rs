@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::protocol::Zone;
+
 /// The longest time that anything waits. Longer times count as this one, because
 /// they could not be added to an `Instant`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -64,6 +66,9 @@ pub struct ClientConfig {
     /// same token and without announcing anything again. Default `false`: each tracker knows
     /// what it was told, and is told everything.
     pub one_store: bool,
+    /// The zone of the peer: trackers name owners there first. A peer sets it to
+    /// [`PeerConfig::zone`](crate::PeerConfig). Default `None`: all owners are named alike.
+    pub zone: Option<Zone>,
     /// The seed of the jitter. Default: a random one, so that clients do not act in step.
     pub seed: Option<u64>,
 }
@@ -78,6 +83,7 @@ setters!(ClientConfig {
     max_contents: usize,
     max_known_owners: usize,
     one_store: bool,
+    zone: impl Into<Option<Zone>>,
     seed: u64,
 });
 
@@ -93,6 +99,7 @@ impl Default for ClientConfig {
             max_contents: 100_000,
             max_known_owners: 10_000,
             one_store: false,
+            zone: None,
             seed: None,
         }
     }

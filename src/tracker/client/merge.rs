@@ -60,6 +60,8 @@ impl Answers {
                 candidates: self.ambiguous.into_iter().collect(),
             });
         }
+        // The first ones of each list are merged in turns, so that they come first again.
+        let importers = self.found.iter().filter_map(|found| found.importers).max();
         let lists: Vec<Vec<ListedOwner>> = self
             .found
             .iter_mut()
@@ -85,6 +87,8 @@ impl Answers {
                 }
             }
         }
+        let most = merged.owners.len() as u16;
+        merged.importers = importers.map(|importers| importers.min(most));
         Ok(merged)
     }
 }
@@ -109,6 +113,7 @@ mod tests {
             name: "name".parse().unwrap(),
             length: number.into(),
             owners: owners.collect(),
+            importers: None,
         })
     }
 

@@ -27,7 +27,7 @@ use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
 use super::state::{ClientState, Fill, Verdict};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{
-    Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
+    Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest, Zone,
 };
 use crate::transport::Transport;
 
@@ -477,6 +477,7 @@ impl Session {
                     addresses than it listens at, and does not list it");
             }
             self.announce_again(before, registration);
+            self.say_zone().await?;
         }
         let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
         self.show_registration(heartbeat);
@@ -496,6 +497,25 @@ impl Session {
         match lately.filter(|_| is_known) {
             Some(lately) => state.untold_again(index, lately),
             None => state.registered_anew(index),
+        }
+    }
+
+    /// ZONE, if the peer is in one. A tracker that does not know this request refuses it and
+    /// closes the connection, and then names owners of all zones alike.
+    async fn say_zone(&mut self) -> Outcome<()> {
+        let zone = self.setup.config.zone.as_ref().map(Zone::tag);
+        let Some((token, zone)) = self.token().zip(zone) else {
+            return Ok(());
+        };
+        let request = TrackerRequest::Zone { token, zone };
+        match self.connection.request(&request).await? {
+            TrackerReply::Done => Ok(()),
+            TrackerReply::Refused(Refusal::Malformed) => {
+                debug!(tracker = %self.connection.tracker(), "the tracker knows no zones");
+                self.connection.abandon();
+                self.connection.open().await
+            }
+            other => Err(self.connection.refused(other)),
         }
     }
 

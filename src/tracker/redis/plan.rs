@@ -350,7 +350,10 @@ impl<'a> Plan<'a> {
     /// Begins a request with a good token, which is no REGISTER.
     fn begin_known(&mut self, peer: PeerRef, present: &Present) -> Vec<Call> {
         match self.asked.request {
-            TrackerRequest::Register { .. } => self.refuse(Refusal::Malformed),
+            // What is shared knows no zones, and says so as a tracker of before.
+            TrackerRequest::Register { .. } | TrackerRequest::Zone { .. } => {
+                self.refuse(Refusal::Malformed)
+            }
             TrackerRequest::RegisterAlso { listen, .. } => {
                 let settings = &self.rules.settings;
                 let listed = match settings.listed(self.asked.source, listen.as_ref()) {
@@ -690,6 +693,7 @@ impl<'a> Plan<'a> {
         let asker = Asker {
             listens: bytes(addr).and_then(listen_addr),
             has_both: bytes(also).is_some_and(|also| !also.is_empty()),
+            zone: None,
         };
         let rest = answers.get(1..).unwrap_or_default();
         match key {

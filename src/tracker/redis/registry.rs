@@ -333,7 +333,9 @@ impl RedisRegistry {
             return;
         };
         match request {
-            TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
+            TrackerRequest::Register { .. }
+            | TrackerRequest::RegisterAlso { .. }
+            | TrackerRequest::Zone { .. } => {
                 plan.refuse(Refusal::Busy);
             }
             // It comes again after a while.
@@ -366,6 +368,7 @@ impl RedisRegistry {
                 let asker = Asker {
                     listens: None,
                     has_both: false,
+                    zone: None,
                 };
                 let left = self.left();
                 let is_left_out = |owner| left.contains(&owner);

@@ -21,12 +21,20 @@ use super::recalled::Recalled;
 use super::reply::{ReplyWriter, USUAL_HEAD, V4_ENTRY};
 use super::settings::Settings;
 use super::snapshot::KnownContent;
+use super::zone_owners::ZoneOwners;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_OWNERS;
-use crate::protocol::{OwnEntry, OwnState, Refusal};
+use crate::protocol::{OwnEntry, OwnState, Refusal, ZoneTag};
 
 #[cfg(feature = "bittorrent")]
 mod announced;
+
+/// One in this many owners of an answer is drawn from all, and the others are of the asker's
+/// zone, as far as there are any: so each has some in reserve.
+const FAR: usize = 4;
+
+/// The same for one that fetches for its zone.
+const FAR_OF_IMPORTER: usize = 2;
 
 /// What came of the name in an entry of OWN.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +109,8 @@ pub(crate) struct Asker {
     pub(crate) listens: Option<ListenAddr>,
     /// Whether it is known to use both families of IP addresses.
     pub(crate) has_both: bool,
+    /// The zone that it is in, if it has said that.
+    pub(crate) zone: Option<ZoneTag>,
 }
 
 /// The contents of one shard.
@@ -118,6 +128,7 @@ pub(crate) struct Catalog {
     texts: TextAddrs,
     /// The second addresses of ownerships, of peers that have one.
     also: HashMap<u32, PackedAddr, Keyed>,
+    zones: ZoneOwners,
     recalled: Recalled,
     /// The owners that a reply names. Reused for each reply.
     picks: Vec<Owner>,
@@ -139,6 +150,7 @@ impl Catalog {
             ownerships: Ownerships::default(),
             texts: TextAddrs::default(),
             also: HashMap::with_hasher(Keyed::derive(key, "bt_lite second addresses")),
+            zones: ZoneOwners::new(key),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
             #[cfg(feature = "bittorrent")]
@@ -232,6 +244,8 @@ impl Catalog {
         }
         self.ownerships.set_complete(ownership, complete);
         let pos = self.ownerships.pos(ownership);
+        let zone = self.zones.zone(ownership);
+        self.zones.set(content, ownership, zone, complete);
         let content = &mut self.contents[content];
         match complete {
             true => content.complete += 1,
@@ -354,6 +368,7 @@ impl Catalog {
             ListenAddr::V4(ip, port) => owner.set_v4(*ip, *port),
             ListenAddr::Text(addr) => owner.set_text(self.texts.insert_text(addr.clone())),
         }
+        let content_number = content;
         let content = &mut self.contents[content];
         content.unlisted -= 1;
         let ownerships = &mut self.ownerships;
@@ -362,6 +377,11 @@ impl Catalog {
             .insert(owner, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+        self.zones
+            .set(content_number, ownership, listing.zone, complete);
+        if let Some(zone) = listing.zone.filter(|_| !complete) {
+            self.zones.listed((content_number, zone), ownership, addr);
+        }
         self.set_also(ownership, listing.also.as_ref());
     }
 
@@ -385,6 +405,7 @@ impl Catalog {
         if pos == UNLISTED {
             return;
         }
+        self.zones.set(content, ownership, None, false);
         self.set_also(ownership, None);
         let content = &mut self.contents[content];
         content.unlisted += 1;
@@ -420,6 +441,9 @@ impl Catalog {
             owners.relevel(pos, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+            let complete = self.ownerships.is_complete(held.ownership);
+            self.zones
+                .set(content, held.ownership, listing.zone, complete);
             self.set_also(held.ownership, listing.also.as_ref());
         } else {
             self.unlist(content, held.ownership);
@@ -521,7 +545,8 @@ impl Catalog {
     }
 
     /// The second half: answers an asker, who asked by this name or by id, with owners of
-    /// the content, the fastest first. An owner with addresses of both families is named
+    /// the content, the fastest first; or, if the asker is in a zone, mostly those of its zone,
+    /// with the others between them. An owner with addresses of both families is named
     /// at that of the asker's family, and, if the asker may use both, at the other one as
     /// well, after all others.
     ///
@@ -549,21 +574,81 @@ impl Catalog {
             seed,
             ..
         } = search;
+        let number = content;
         let content = &self.contents[content];
         // Before the choice, so that the memory fetches the name early, too.
         let name = name.map(|name| name.as_str().as_bytes());
-        match name.or_else(|| content.name()) {
-            Some(name) => out.found_as(content.id, content.length, name),
-            None => out.found(content.id, content.length, &name_of(&content.id)),
+        let name = name.or_else(|| content.name());
+        // Only who is in a zone waits for more of the memory before the first part is written.
+        let is_whole = asker.zone.is_none();
+        if is_whole {
+            match name {
+                Some(name) => out.found_as(None, content.id, content.length, name),
+                None => out.found(content.id, content.length, &name_of(&content.id)),
+            }
+        }
+        let mut importers = None;
+        let mut imports = false;
+        if let (Some(zone), Some(addr)) = (asker.zone, &asker.listens) {
+            let is_asker = |ownership: &u32| {
+                let pos = self.ownerships.pos(*ownership);
+                pos != UNLISTED && is_at(content.owners.at(pos), addr, &self.texts)
+            };
+            let mut first = self.zones.importers(number, zone).iter();
+            imports = first.any(is_asker) || self.zones.appoint(now, (number, zone), addr);
         }
         self.picks.clear();
         let mut is_plain = self.also.is_empty();
         if wanted != (0, 0) {
             let here = (asker.listens.as_ref(), &mut *viewpoint);
             let mut picker = Picker::new(here, &self.texts, &mut self.picks);
-            let take = |owner: &Owner| picker.take(owner);
-            content.owners.choose(seed, wanted, take);
+            let mut near = 0;
+            if let Some(zone) = asker.zone {
+                let all = wanted.0 + wanted.1;
+                let (zones, ownerships) = (&self.zones, &self.ownerships);
+                let owner = |ownership| {
+                    let pos = ownerships.pos(ownership);
+                    (pos != UNLISTED).then(|| content.owners.at(pos))
+                };
+                let first = zones.importers(number, zone).iter().copied();
+                if imports {
+                    let others = first.filter_map(owner).take(all);
+                    others.for_each(|owner| near += usize::from(picker.take(owner)));
+                    importers = Some(near as u16);
+                }
+                let one_in = if imports { FAR_OF_IMPORTER } else { FAR };
+                let left = (all - all / one_in).saturating_sub(near);
+                let near_seed = seed.rotate_left(u64::BITS / 2);
+                zones.draw((number, zone), near_seed, left, |ownership| {
+                    let taken = owner(ownership).is_some_and(|owner| picker.take(owner));
+                    near += usize::from(taken);
+                    taken
+                });
+            }
+            let left = less_by(wanted, near);
+            content
+                .owners
+                .choose(seed, left, |owner| picker.take(owner));
             is_plain &= picker.is_plain;
+            if near > 0 {
+                let first = importers.map_or(0, usize::from);
+                mix(&mut self.picks, first, near);
+            }
+        }
+        if !is_whole {
+            let content = &self.contents[number];
+            match name {
+                Some(name) => out.found_as(importers, content.id, content.length, name),
+                None => {
+                    let name = name_of(&content.id);
+                    out.found_as(
+                        importers,
+                        content.id,
+                        content.length,
+                        name.as_str().as_bytes(),
+                    );
+                }
+            }
         }
         let mut borrowed = Vec::new();
         if !is_plain {
@@ -738,6 +823,7 @@ impl Catalog {
     pub(crate) fn check(&self, held: impl Iterator<Item = (Holding, PeerListing, bool)>) -> usize {
         self.contents.check();
         let (mut count, mut texts, mut named, mut seconds) = (0, 0, 0, 0);
+        let mut zoned = 0;
         let mut complete = 0;
         let mut levels = std::collections::BTreeMap::new();
         for (holding, listing, settled) in held {
@@ -760,6 +846,9 @@ impl Catalog {
             let addr = listing.addr.as_ref();
             let listed = addr.is_some_and(|addr| is_at(&owner, addr, &self.texts));
             assert!(!settled || listed, "listed elsewhere");
+            let zone = self.zones.zone(holding.ownership);
+            assert!(!settled || zone == listing.zone, "listed in another zone");
+            zoned += usize::from(zone.is_some());
             let also = self.also.get(&holding.ownership);
             seconds += usize::from(also.is_some());
             let also = also.and_then(|also| self.texts.load(*also));
@@ -771,6 +860,7 @@ impl Catalog {
         }
         assert_eq!(count, self.ownership_count());
         assert_eq!((texts, seconds), (self.texts.len(), self.also.len()));
+        assert_eq!(zoned, self.zones.check());
         let (mut owners, mut names) = (0, 0);
         for (_, content) in self.contents.iter() {
             assert!(content.owner_count() > 0, "a content without owners");
@@ -783,6 +873,27 @@ impl Catalog {
         assert_eq!((owners, names), (count, named));
         count
     }
+}
+
+/// How many owners are wanted beside so many that are there already: fewer of both kinds.
+fn less_by((fast, rest): (usize, usize), near: usize) -> (usize, usize) {
+    let all = fast + rest;
+    let left = all.saturating_sub(near);
+    let fast = (fast * left).div_ceil(all.max(1));
+    (fast, left - fast)
+}
+
+/// Puts the picks behind the first `near` between these: whoever dials in this order meets both.
+/// The `first` ones stay first.
+fn mix(picks: &mut Vec<Owner>, first: usize, near: usize) {
+    let others = picks.split_off(near);
+    let near = picks.split_off(first);
+    let mut others = others.into_iter();
+    for few in near.chunks(FAR - 1) {
+        picks.extend_from_slice(few);
+        picks.extend(others.next());
+    }
+    picks.extend(others);
 }
 
 /// Picks owners for one reply: not the address of the asker, none that the asker cannot

@@ -5,6 +5,7 @@ use super::addrs::ListenAddr;
 use super::decay;
 #[cfg(feature = "redis")]
 use crate::protocol::OwnerRef;
+use crate::protocol::ZoneTag;
 
 /// A peer, as the contents that it owns list it.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct PeerListing {
     pub(super) addr: Option<ListenAddr>,
     /// Where it listens for the other family of IP addresses as well.
     pub(super) also: Option<ListenAddr>,
+    /// The zone that it is in.
+    pub(super) zone: Option<ZoneTag>,
 }
 
 #[cfg(feature = "redis")]
@@ -40,6 +43,7 @@ impl PeerListing {
             credited: false,
             addr,
             also,
+            zone: None,
         }
     }
 }

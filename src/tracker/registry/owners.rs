@@ -70,7 +70,6 @@ impl Owners {
         self.list.len()
     }
 
-    #[cfg(any(test, feature = "testing"))]
     pub(super) fn at(&self, pos: u32) -> &Owner {
         &self.list[pos as usize]
     }

@@ -23,11 +23,12 @@ pub(crate) trait ReplyWriter {
     /// The first part of the reply to NEED: the content.
     /// [`owners`](Self::owners) must follow.
     fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
-        self.found_as(id, length, name.as_str().as_bytes());
+        self.found_as(None, id, length, name.as_str().as_bytes());
     }
 
-    /// The same, with the text of a [`ContentName`].
-    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]);
+    /// The same, with the text of a [`ContentName`]; and, if the asker fetches for its zone, how
+    /// many of the owners, the first ones, are others that do.
+    fn found_as(&mut self, importers: Option<u16>, id: ContentId, length: u64, name: &[u8]);
 
     /// The second part: the owners of the content.
     fn owners(&mut self, owners: &[Owner], texts: &TextAddrs);
@@ -62,13 +63,14 @@ impl ReplyWriter for ReplyValue {
         }));
     }
 
-    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
+    fn found_as(&mut self, importers: Option<u16>, id: ContentId, length: u64, name: &[u8]) {
         let name = str::from_utf8(name).ok().and_then(|name| name.parse().ok());
         self.0 = Some(TrackerReply::Found(Found {
             id,
             name: name.expect("it is the text of a name"),
             length,
             owners: Vec::new(),
+            importers,
         }));
     }
 
@@ -93,6 +95,7 @@ impl ReplyWriter for ReplyValue {
 const REGISTERED: u8 = 0x50;
 const DONE: u8 = 0x51;
 const FOUND: u8 = 0x52;
+const FOUND_BY_IMPORTER: u8 = 0x56;
 
 /// The marks of an owner in a reply.
 const COMPLETE_MARK: u8 = 1 << 0;
@@ -136,11 +139,18 @@ impl ReplyWriter for Vec<u8> {
         }
     }
 
-    fn found_as(&mut self, id: ContentId, length: u64, name: &[u8]) {
+    fn found_as(&mut self, importers: Option<u16>, id: ContentId, length: u64, name: &[u8]) {
         let mut head = [FOUND; 1 + 32 + 8];
         head[1..33].copy_from_slice(id.as_bytes());
         head[33..].copy_from_slice(&length.to_be_bytes());
-        self.extend_from_slice(&head);
+        match importers {
+            None => self.extend_from_slice(&head),
+            Some(importers) => {
+                self.push(FOUND_BY_IMPORTER);
+                self.extend_from_slice(&importers.to_be_bytes());
+                self.extend_from_slice(&head[1..]);
+            }
+        }
         text(self, name);
     }
 

@@ -22,7 +22,7 @@ use super::snapshot::Credit;
 use super::stats::{KINDS, RefusalCounts, RegistryStats, RequestCounts};
 use super::table::Table;
 use super::timer_wheel::{Tick, TimerWheel};
-use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
+use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload, ZoneTag};
 
 #[cfg(feature = "bittorrent")]
 mod announcing;
@@ -45,6 +45,8 @@ pub(crate) struct Sessions {
     texts: TextAddrs,
     /// Where peers listen for their other family of IP addresses as well.
     also: BTreeMap<u32, AlsoListens>,
+    /// The zones of peers that have said it.
+    zones: BTreeMap<u32, ZoneTag>,
     /// How many peers each host has, by the host's hash.
     hosts: HostCounts,
     #[cfg(feature = "bittorrent")]
@@ -126,6 +128,7 @@ impl Sessions {
             peers: Peers::new(first_generation),
             texts: TextAddrs::default(),
             also: BTreeMap::new(),
+            zones: BTreeMap::new(),
             hosts: HostCounts::new(bits, shard),
             #[cfg(feature = "bittorrent")]
             announcers: Announcers::new(key, bits, shard),
@@ -321,6 +324,31 @@ impl Sessions {
         Asker {
             listens: self.listen_addr(index),
             has_both: self.also.contains_key(&index),
+            zone: self.zone(index),
+        }
+    }
+
+    /// ZONE: notes in which zone a peer is, and extends its lease. Returns its number, and
+    /// whether that is news.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub(crate) fn set_zone(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        zone: ZoneTag,
+    ) -> Result<(u32, bool), Refusal> {
+        let index = self.heard(now, token)?;
+        let before = self.zones.insert(index, zone);
+        Ok((index, before != Some(zone)))
+    }
+
+    /// The zone of a peer, if it has said it.
+    pub(crate) fn zone(&self, index: u32) -> Option<ZoneTag> {
+        match self.zones.is_empty() {
+            true => None,
+            false => self.zones.get(&index).copied(),
         }
     }
 
@@ -438,6 +466,7 @@ impl Sessions {
             credited: peer.state == SlotState::Credited,
             addr: self.texts.load(peer.addr),
             also: self.also.get(&index).map(|also| also.addr.clone()),
+            zone: self.zone(index),
         }
     }
 
@@ -679,6 +708,7 @@ impl Sessions {
         let addr = std::mem::take(&mut self.peers[index].addr);
         self.texts.remove(addr);
         self.also.remove(&index);
+        self.zones.remove(&index);
         self.leave_host(index, host);
         self.backlog.end(index);
         self.peers.release(index, state);
@@ -852,6 +882,9 @@ impl Sessions {
         assert_eq!(extra, self.extra_contents.iter().collect());
         assert!(self.backlog.len() <= in_wheel.len());
         assert_eq!(texts, self.texts.len());
+        for index in self.zones.keys() {
+            assert!(self.peers.live(*index).is_some());
+        }
         for (index, also) in &self.also {
             assert!(self.peers.live(*index).is_some());
             let first = self.listen_addr(*index).and_then(|addr| addr.family());

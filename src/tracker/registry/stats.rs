@@ -45,7 +45,7 @@ pub(crate) const KINDS: usize = 7;
     serde(default)
 )]
 pub struct RequestCounts {
-    /// REGISTER, heartbeats included.
+    /// REGISTER, heartbeats included, and ZONE.
     pub register: u64,
     /// OWN.
     pub own: u64,
@@ -70,7 +70,7 @@ pub struct RequestCounts {
     serde(default)
 )]
 pub struct RequestsPerSecond {
-    /// REGISTER, heartbeats included.
+    /// REGISTER, heartbeats included, and ZONE.
     pub register: u64,
     /// OWN.
     pub own: u64,
@@ -137,9 +137,9 @@ impl RequestCounts {
     /// Counts one request.
     pub(crate) fn count(&mut self, request: &TrackerRequest) {
         *match request {
-            TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
-                &mut self.register
-            }
+            TrackerRequest::Register { .. }
+            | TrackerRequest::RegisterAlso { .. }
+            | TrackerRequest::Zone { .. } => &mut self.register,
             TrackerRequest::Own { .. } => &mut self.own,
             TrackerRequest::Need { .. } => &mut self.need,
             TrackerRequest::Update { .. } => &mut self.update,

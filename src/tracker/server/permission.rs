@@ -59,7 +59,9 @@ pub(super) async fn ask(
             let allowed = verdicts.filter_map(|((id, _), v)| v.is_allowed().then_some(*id));
             Permission::Contents(allowed.collect())
         }
-        TrackerRequest::Update { .. } | TrackerRequest::Exit { .. } => Permission::Whole,
+        TrackerRequest::Update { .. }
+        | TrackerRequest::Exit { .. }
+        | TrackerRequest::Zone { .. } => Permission::Whole,
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) fn kind_of(request: &TrackerRequest) -> &'static str {
         TrackerRequest::Need { .. } => "need",
         TrackerRequest::Update { .. } => "update",
         TrackerRequest::Exit { .. } => "exit",
+        TrackerRequest::Zone { .. } => "zone",
     }
 }
 

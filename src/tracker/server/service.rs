@@ -413,7 +413,8 @@ impl Service {
             }
             TrackerRequest::Own { token, .. }
             | TrackerRequest::Need { token, .. }
-            | TrackerRequest::Update { token, .. } => self.registrations.heard(now, token),
+            | TrackerRequest::Update { token, .. }
+            | TrackerRequest::Zone { token, .. } => self.registrations.heard(now, token),
             TrackerRequest::Exit { token } => self.registrations.ended(token),
         }
     }

@@ -37,7 +37,8 @@ impl TokenBinding {
             | TrackerRequest::Own { token, .. }
             | TrackerRequest::Need { token, .. }
             | TrackerRequest::Update { token, .. }
-            | TrackerRequest::Exit { token } => Some(token),
+            | TrackerRequest::Exit { token }
+            | TrackerRequest::Zone { token, .. } => Some(token),
         };
         if let Some(Token(token)) = token {
             self.mask(identity, token);

@@ -43,7 +43,11 @@ pub(super) enum JobResult {
         addr: Addr,
         link: Result<Box<NewLink>, HandshakeError>,
     },
-    OwnersFound(Vec<(Addr, bool)>),
+    OwnersFound {
+        owners: Vec<(Addr, bool)>,
+        /// If this peer fetches for its zone: how many of the owners, the first ones, do so too.
+        importers: Option<u16>,
+    },
     ManifestChecked {
         link: LinkId,
         manifest: Option<Manifest>,
@@ -229,29 +233,35 @@ impl Jobs {
 
     pub(super) fn find_owners(&self) {
         if let Some(outside) = self.outside.clone() {
-            return self.start(async move { JobResult::OwnersFound(outside.owners().await) });
+            return self.start(async move {
+                JobResult::OwnersFound {
+                    owners: outside.owners().await,
+                    importers: None,
+                }
+            });
         }
         let (shared, id) = (Arc::clone(&self.shared), self.id);
         let source = self.source.clone();
         self.start(async move {
             let wanted = shared.config.owners_wanted;
             if let Some(source) = source {
-                let owners = source.owners(&shared.trackers, wanted).await;
-                return JobResult::OwnersFound(owners);
+                let (owners, importers) = source.owners(&shared.trackers, wanted).await;
+                return JobResult::OwnersFound { owners, importers };
             }
-            let owners = match shared.trackers.need(id.into(), wanted).await {
-                Ok(found) => found.owners,
+            let (owners, importers) = match shared.trackers.need(id.into(), wanted).await {
+                Ok(found) => (found.owners, found.importers),
                 Err(error) => {
                     // A peer without trackers knows that, and need not hear it
                     // over and over.
                     if error != TrackerError::NoTracker {
                         tracing::warn!(%error, "finding owners failed");
                     }
-                    Vec::new()
+                    (Vec::new(), None)
                 }
             };
             let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
-            JobResult::OwnersFound(owners.collect())
+            let owners = owners.collect();
+            JobResult::OwnersFound { owners, importers }
         });
     }
 

@@ -45,7 +45,9 @@ use crate::peer::contents::uploads::Uploads;
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
+use crate::peer::swarm::{
+    DownloadStats, DropReason, FarBytes, LinkId, Output, StallReason, Swarm, Waste,
+};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use beside::Beside;
@@ -115,6 +117,8 @@ pub(in crate::peer) struct Driver {
     status: StatusSender,
     /// What was sent of the content, with what other drivers of it have sent before.
     uploads: Uploads,
+    /// What the peer has counted of the bytes that went from one zone to another.
+    far: FarBytes,
     /// Those who read the content here.
     readers: ReaderDesk,
     /// How fast the content may be sent and received.
@@ -152,6 +156,7 @@ impl Driver {
         let limits = Seat::new(&shared.limiter, id, group);
         Self {
             uploads,
+            far: FarBytes::default(),
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             reachable: Reachable::new(&shared),
@@ -497,14 +502,25 @@ impl Driver {
         if (bytes, waste) != before {
             let (bytes, waste) = (bytes - before.0, waste.since(&before.1));
             self.shared.traffic.received(now(), bytes, waste);
+            self.count_far();
+        }
+    }
+
+    /// Counts for the whole peer what went from one zone to another.
+    fn count_far(&mut self) {
+        let far = self.swarm.far_bytes();
+        if far != self.far {
+            self.shared.traffic.went_far(&far.since(&self.far));
+            self.far = far;
         }
     }
 
     /// Bytes of blocks were sent.
-    fn count_sent(&self, bytes: u64) {
+    fn count_sent(&mut self, bytes: u64) {
         if bytes > 0 {
             self.uploads.add(bytes);
             self.shared.traffic.sent(now(), bytes);
+            self.count_far();
         }
     }
 
@@ -550,9 +566,14 @@ impl Driver {
                 tracing::debug!(%addr, %error, "dial failed");
                 self.swarm.dial_failed(now(), &addr);
             }
-            JobResult::OwnersFound(owners) => {
+            JobResult::OwnersFound { owners, importers } => {
                 if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
                     running.named(owners.iter().map(|(addr, _)| addr.clone()));
+                }
+                if let Some(importers) = importers {
+                    let others = owners.iter().take(importers.into());
+                    let others = others.map(|(addr, _)| addr.clone());
+                    self.swarm.import(now(), others);
                 }
                 self.swarm.owners_found(now(), owners);
             }

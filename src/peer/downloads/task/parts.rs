@@ -79,6 +79,7 @@ impl DownloadTask {
         }
         let now = Instant::now().into_std();
         let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
+        let swarm = swarm.in_zone(shared.zone());
         let storage = target.as_ref().map_or(&source.storage, |to| &to.storage);
         let is_here = !is_short(length) && storage.has_partial(&id).await;
         Ok(Start::Fetch(Box::new(Fetch {

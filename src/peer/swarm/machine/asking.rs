@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::parts::Parts;
-use super::withdrawing;
+use super::{withdrawing, zones};
 use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::early::Early;
 use crate::peer::swarm::link::Link;
@@ -125,6 +125,7 @@ pub(super) fn ask(parts: &mut Parts, now: Instant) {
     planner.set_owners_alone(owners);
     let gate = parts.limit.gate();
     let messages = parts.ask_queue.run(now, planner, &mut parts.links, gate);
+    zones::tell(parts);
     for (link, message) in messages {
         parts.send(link, message);
     }

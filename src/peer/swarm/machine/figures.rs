@@ -26,24 +26,26 @@ pub(super) fn progress(parts: &Parts, now: Instant) -> Progress {
 /// What is done for the content at this moment. O(links).
 pub(super) fn stats(parts: &Parts, now: Instant) -> DownloadStats {
     let chunks = parts.manifest().map(|m| m.geometry().chunks());
+    let known = (parts.zone, chunks);
     let (download_rate, upload_rate) = parts.counters.rates(now);
     let mut stats = DownloadStats {
         progress: progress(parts, now),
         download_rate,
         upload_rate,
         waste: parts.counters.waste,
+        far: parts.counters.far,
         rejected: parts.counters.rejected,
         links: Vec::new(),
         banned: parts.counters.last_banned(),
     };
     let links = parts.links.iter().map(|(id, link)| {
         let (sent, choked) = (parts.uploader.sent_to(id), parts.uploader.is_choked(id));
-        link.stats(now, chunks, (sent, choked))
+        link.stats(now, known, (sent, choked))
     });
     stats.links.extend(links);
     let without_place = |(link, state): (&Link, LinkState)| LinkStats {
         state,
-        ..link.stats(now, chunks, (0, true))
+        ..link.stats(now, known, (0, true))
     };
     let queued = parts.standby.positions();
     let queued = queued.map(|(link, position)| (link, LinkState::Queued { position }));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::effort::Serving;
 use super::parts::Parts;
-use super::{announced, leaving, owners};
+use super::{announced, leaving, owners, zones};
 use crate::peer::swarm::link::{Interest, Link};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::same_peer::SamePeer;
@@ -81,12 +81,15 @@ pub(super) fn attach(parts: &mut Parts, now: Instant, id: LinkId, mut link: Link
         parts.uploader.mark_never_told(id);
     }
     parts.links.insert(id, link);
+    zones::use_zone(parts, now, id);
     announced::count_lacks(parts, id);
     parts.owner_joined(id);
 }
 
 /// Says what this side has.
 pub(super) fn greet(parts: &mut Parts, id: LinkId) {
+    // First, so that nothing is asked before it is known.
+    zones::say(parts, id);
     if parts.phase.rests()
         && let Some(link) = parts.links.get_mut(id)
     {
@@ -119,6 +122,7 @@ pub(super) fn link_met(
         owners::reachable_again(parts, now);
     }
     parts.newcomers.link_met(now, id, &parts.links);
+    zones::use_zone(parts, now, id);
     let info = parts.links.get(id).map(|link| link.info.clone());
     if let Some(info) = info.filter(|info| info.peer == Some(parts.me)) {
         parts.book.ban(&info.host, info.addr.as_ref());

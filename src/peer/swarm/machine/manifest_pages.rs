@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::parts::Parts;
-use super::{announced, asking, leaving};
+use super::{announced, asking, leaving, zones};
 use crate::content::{Bitfield, Geometry, Manifest};
 use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::manifest_fetch::{ManifestFetch, PageOutcome};
@@ -169,10 +169,19 @@ pub(super) fn opened(
 /// vain.
 fn add_links(parts: &mut Parts, now: Instant, mut transfer: Transfer) -> Transfer {
     let early = parts.early.take();
+    zones::prepare(&mut transfer.planner, &parts.me, parts.imports);
     for (id, link) in parts.links.iter() {
         transfer.planner.link_added(id);
         if parts.book.is_suspect(now, &link.info.host) {
             transfer.planner.suspect(id);
+        }
+        if let Some(zone) = link.zone.filter(|_| link.is_far_from(parts.zone)) {
+            transfer.planner.link_is_far(now, id, zone.number());
+        }
+        if let Some(peer) = link.info.peer.filter(|_| link.imports) {
+            transfer
+                .planner
+                .link_imports(now, id, zones::name_of(&peer));
         }
         transfer.planner.link_choked(id, link.is_choked());
         if let Some(early) = &early {

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::parts::Parts;
-use super::{announced, joining, leaving, manifest_pages, receiving, serving, waiting};
+use super::{announced, joining, leaving, manifest_pages, receiving, serving, waiting, zones};
 use crate::peer::swarm::LinkId;
 use crate::peer::swarm::link::Choke;
 use crate::peer::swarm::remote_chunks::RemoteChunks;
-use crate::protocol::{DONT_HAVE_MARK, PeerMessage};
+use crate::protocol::{DONT_HAVE_MARK, PeerMessage, ZoneTag};
 
 /// A message arrived on a link, or on one that is unknown. Returns whether something may
 /// follow from it.
@@ -51,6 +51,12 @@ pub(super) fn heard(
             }
         }
         PeerMessage::DontHave(chunk) => announced::lost_chunk(parts, now, link, chunk),
+        PeerMessage::Coming(chunk) => {
+            zones::comes(parts, now, link, chunk);
+            // Links are asked for less by it, and not for more.
+            return false;
+        }
+        PeerMessage::Importing => zones::imports(parts, now, link),
         PeerMessage::Suggest(chunk) => announced::suggested(parts, link, chunk),
         PeerMessage::Interested => parts.uploader.link_declined(link, false),
         PeerMessage::NotInterested => parts.uploader.link_declined(link, true),
@@ -60,6 +66,8 @@ pub(super) fn heard(
                 parts.send(link, PeerMessage::Reject(block));
             } else if block == DONT_HAVE_MARK {
                 announced::marked(parts, link);
+            } else if let Some(zone) = ZoneTag::of_mark(block) {
+                zones::told(parts, now, link, zone);
             }
         }
         PeerMessage::Reject(block) => receiving::rejected(parts, now, link, block),

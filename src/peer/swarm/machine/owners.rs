@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::parts::Parts;
+use super::zones;
 use crate::peer::swarm::Output;
 use crate::peer::swarm::link::Link;
 use crate::protocol::Addr;
@@ -42,7 +43,9 @@ pub(super) fn dial(parts: &mut Parts, now: Instant) {
 /// Asks the trackers, when it is time to.
 pub(super) fn search_owners(parts: &mut Parts, now: Instant) {
     let due = parts.owner_search.next().is_some_and(|next| next <= now);
-    if due && parts.supply().wants_owners() {
+    let wants_role = zones::wants_role(parts);
+    if due && (wants_role || parts.supply().wants_owners()) {
+        parts.role_asked |= wants_role;
         parts.owner_search.began();
         parts.outbox.push(Output::FindOwners);
     }

@@ -29,13 +29,21 @@ use crate::peer::swarm::uploader::{UploadLimits, Uploader};
 use crate::peer::swarm::waiting_line::WaitingLine;
 use crate::peer::swarm::{LinkId, LinkMap, Output, ReadWindow, SwarmConfig};
 use crate::protocol::limits::MAX_REQUESTS;
-use crate::protocol::{DONT_HAVE_MARK, OwnState, PeerId, PeerMessage};
+use crate::protocol::{Addr, DONT_HAVE_MARK, OwnState, PeerId, PeerMessage, ZoneTag};
 
 /// The parts of the machine of one content.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) id: ContentId,
     pub(super) me: PeerId,
+    /// The zone of this peer, if it is in one.
+    pub(super) zone: Option<ZoneTag>,
+    /// It fetches from other zones for its own.
+    pub(super) imports: bool,
+    /// The trackers were asked since this peer was announced, so they have said whether it does.
+    pub(super) role_asked: bool,
+    /// Where others are that do the same, as trackers say.
+    pub(super) importers: Vec<Addr>,
     pub(super) config: SwarmConfig,
     pub(super) phase: Phase,
     /// What is asked for before the manifest is here and the storage is open.
@@ -86,6 +94,10 @@ impl Parts {
         let mut parts = Self {
             id,
             me,
+            zone: None,
+            imports: false,
+            role_asked: false,
+            importers: Vec::new(),
             uploader: Uploader::new(limits, config.planner.seed),
             config,
             phase,
@@ -188,6 +200,7 @@ impl Parts {
             uploader: &self.uploader,
             phase: &self.phase,
             config: &self.config,
+            importers: &self.importers,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::parts::Parts;
-use super::{leaving, manifest_pages, storing};
+use super::{leaving, manifest_pages, storing, zones};
 use crate::content::{BlockRange, ChunkIndex};
 use crate::peer::swarm::contributor::Contributor;
 use crate::peer::swarm::link::{Link, MAX_WAITING_PAGES};
@@ -42,6 +42,9 @@ pub(super) fn block_arrived(
 ) {
     let len = data.len() as u64;
     parts.counters.downloaded(now, len);
+    if zones::is_far(parts, link) {
+        parts.counters.far.downloaded += len;
+    }
     let Some(sender) = parts.contributor(link) else {
         return;
     };
@@ -145,7 +148,8 @@ pub(super) fn rejected(parts: &mut Parts, now: Instant, link: LinkId, block: Blo
     }
     parts.released(released);
     parts.ask_queue.wake(link);
-    if useless || storing::is_exhausted(parts, link) {
+    let useless = useless || storing::is_exhausted(parts, link);
+    if useless && !parts.places(now).keeps(link) {
         leaving::drop_link(
             parts,
             now,

@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::effort::Serving;
-use super::leaving;
 use super::parts::Parts;
+use super::{leaving, zones};
 use crate::content::BlockRange;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::uploader::Turn;
@@ -68,6 +68,9 @@ pub(super) fn messages_sent(
     parts.send_haves(link);
     if bytes > 0 {
         parts.counters.uploaded(now, bytes);
+        if zones::is_far(parts, link) {
+            parts.counters.far.uploaded += bytes;
+        }
         parts.uploader.sent(now, link, bytes);
     }
     bytes > 0

@@ -176,7 +176,7 @@ fn offer(parts: &mut Parts, now: Instant, chunk: ChunkIndex) {
     let links: Vec<LinkId> = parts.links.keys().collect();
     for link in links {
         parts.send_haves(link);
-        if is_exhausted(parts, link) {
+        if is_exhausted(parts, link) && !parts.places(now).keeps(link) {
             leaving::drop_link(
                 parts,
                 now,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use super::pausing;
-use super::{asking, leaving};
+use super::{asking, leaving, zones};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::planner::Planner;
 use crate::peer::swarm::supply::links_with_chunks;
@@ -70,7 +70,7 @@ pub(super) fn poll_timeout(parts: &Parts) -> Option<Instant> {
     let is_first = |search: &Instant| first.is_none_or(|first| *search < first);
     let search = parts.owner_search.next();
     search
-        .filter(|search| is_first(search) && supply.wants_owners())
+        .filter(|search| is_first(search) && (zones::wants_role(parts) || supply.wants_owners()))
         .or(first)
 }
 

@@ -9,7 +9,7 @@ use crate::peer::swarm::link::Link;
 use crate::peer::swarm::remote_chunks::RemoteChunks;
 use crate::peer::swarm::waiting_line::WhileWaiting;
 use crate::peer::swarm::{DropReason, LinkId, Output};
-use crate::protocol::{HostKey, PeerMessage, RefuseReason};
+use crate::protocol::{HostKey, PeerMessage, RefuseReason, ZoneTag};
 
 /// Gives free places to those who wait, and from time to time the place of a link that
 /// gives way to them: of one at a time, since a link that comes needs a round trip
@@ -141,6 +141,14 @@ fn heard_on_standby(
 ) -> Option<PeerMessage> {
     match message {
         PeerMessage::KeepAlive | PeerMessage::SamePeer(_) => {}
+        // The end of the wait begins with it, if this side has said its own.
+        PeerMessage::Cancel(block) if parts.zone.is_some() => {
+            let zone = ZoneTag::of_mark(block);
+            match parts.standby.get_mut(id).zip(zone) {
+                Some((link, zone)) => link.zone = Some(zone),
+                None => leaving::violated(parts, now, id, "a Cancel where nothing is asked for"),
+            }
+        }
         // Another link is asked for the manifest already.
         PeerMessage::ManifestReject { .. } => {}
         PeerMessage::Reject(block) => {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::super::LinkId;
 use super::answer::Request;
+use super::far::Nearness;
 use super::ledger::Ledger;
-use super::source::{Source, Typical};
-use crate::content::BlockRange;
+use super::source::Typical;
+use crate::content::{BlockRange, ChunkIndex};
 
 /// An overtaking link must promise to be faster by this factor. Otherwise two
 /// links would take a block from each other in turns.
@@ -32,8 +33,14 @@ pub(super) enum Takeover {
 }
 
 /// The block that would come last, if a link would send it sooner. Those that have sent
-/// nothing yet are tried if `may_try`.
-pub(super) fn takeover(ledger: &Ledger, now: Instant, link: LinkId, may_try: bool) -> Takeover {
+/// nothing yet are tried if `may_try`. A far link has a `limit`.
+pub(super) fn takeover(
+    ledger: &Ledger,
+    now: Instant,
+    link: LinkId,
+    may_try: bool,
+    limit: Option<Nearness>,
+) -> Takeover {
     // As long as chunks wait that may be opened, a link will come for them,
     // and nothing is held up.
     let waits = !ledger.picker().is_empty() && ledger.may_open();
@@ -47,7 +54,8 @@ pub(super) fn takeover(ledger: &Ledger, now: Instant, link: LinkId, may_try: boo
         return Takeover::Nothing;
     }
     let typical = ledger.sources().shown_typical(now);
-    let last = last_blocks(ledger, now, link, thief, typical);
+    let may = |chunk| thief.has_chunk(chunk) && ledger.is_within(limit, chunk);
+    let last = last_blocks(ledger, now, link, may, typical);
     let Some(last) = last.max_by(|a, b| a.comes_in.total_cmp(&b.comes_in)) else {
         return Takeover::Nothing;
     };
@@ -96,12 +104,12 @@ impl LastBlock {
     }
 }
 
-/// The last block of each other link that a link could take over.
+/// The last block of each other link, of a chunk that a link `may` take over.
 fn last_blocks(
     ledger: &Ledger,
     now: Instant,
     link: LinkId,
-    thief: &Source,
+    may: impl Fn(ChunkIndex) -> bool,
     typical: Typical,
 ) -> impl Iterator<Item = LastBlock> {
     let others = ledger.sources().iter();
@@ -111,7 +119,7 @@ fn last_blocks(
             // A block that was asked for only now may have been taken from
             // this very link.
             let chunk = ask.block.chunk;
-            ask.at < now && ledger.open().is_shared(chunk) && thief.has_chunk(chunk)
+            ask.at < now && ledger.open().is_shared(chunk) && may(chunk)
         })?;
         let round_trip = source.round_trip();
         Some(LastBlock {

@@ -6,6 +6,7 @@
 //!
 //! It does not know which block is best.
 
+mod far_links;
 mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use super::super::picker::Picker;
 use super::answer::{Arrival, Released, Request};
 use super::chunk_states::{ChunkState, ChunkStates};
 use super::config::PlannerConfig;
+use super::far::FarRule;
 use super::open_chunks::{Closed, OpenChunks};
 use super::source::Source;
 use super::sources::Sources;
@@ -43,6 +45,10 @@ pub(super) struct Ledger {
     /// Chunks whose next copy must come from one link.
     exclusive: BTreeSet<ChunkIndex>,
     sources: Sources,
+    /// Set if some link was far.
+    far: Option<Box<FarRule>>,
+    /// What this peer is called among those that fetch for its zone.
+    name: u64,
     /// How often all that some link has was replaced.
     generation: u64,
 }
@@ -64,6 +70,8 @@ impl Ledger {
             open: OpenChunks::new(layout),
             exclusive: BTreeSet::new(),
             sources: Sources::default(),
+            far: None,
+            name: 0,
             generation: 0,
         }
     }
@@ -181,6 +189,7 @@ impl Ledger {
     /// A link is gone: what was asked of it is free again.
     pub(super) fn link_removed(&mut self, link: LinkId) -> Released {
         self.set_has(link, ChunkSet::Nothing);
+        self.importer_gone(link);
         let Some(source) = self.sources.remove(link) else {
             return Released::default();
         };
@@ -299,10 +308,15 @@ impl Ledger {
                 if let Some(ChunkSet::Some(mut counted)) = before {
                     counted.remove(chunk);
                     counted.iter().for_each(|chunk| self.picker.lost(chunk));
+                    self.near_changed(link, &ChunkSet::Some(counted), &ChunkSet::All);
+                    self.near_completed(link);
                 }
                 self.generation += 1;
             }
-            Some((true, false)) => self.picker.gained(chunk),
+            Some((true, false)) => {
+                self.picker.gained(chunk);
+                self.near_gained(link, chunk);
+            }
             _ => {}
         }
     }
@@ -319,6 +333,7 @@ impl Ledger {
             self.set_has(link, ChunkSet::Some(has));
         } else if self.sources.update(link, |s| s.lose(chunk, waits, wanted)) == Some(true) {
             self.picker.lost(chunk);
+            self.near_lost(link, chunk);
         }
     }
 
@@ -337,6 +352,7 @@ impl Ledger {
             return;
         };
         self.generation += 1;
+        self.near_changed(link, &before, &has);
         // The picker counts partial owners only.
         if let ChunkSet::Some(chunks) = before {
             chunks.iter().for_each(|chunk| self.picker.lost(chunk));
@@ -600,6 +616,9 @@ impl Ledger {
         self.states.set(chunk, ChunkState::Stored);
         self.exclusive.remove(&chunk);
         self.sources.chunk_unwanted(chunk);
+        if let Some(far) = &mut self.far {
+            far.is_here(chunk);
+        }
         was_full && self.may_open()
     }
 
@@ -698,6 +717,7 @@ impl Ledger {
         self.check_leaders();
         self.check_requests();
         self.check_sources();
+        self.check_far();
         for chunk in self.open.unasked() {
             let mut sources = self.sources.values();
             let obtainable = sources.any(|source| source.has_chunk(chunk));

@@ -8,7 +8,7 @@ use super::super::LinkId;
 use super::super::block_layout::BlockLayout;
 use super::super::chunk_set::ChunkSet;
 use super::answer::Arrival;
-use crate::content::{Bitfield, BlockRange, ChunkIndex};
+use crate::content::{BlockRange, ChunkIndex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
@@ -194,13 +194,13 @@ impl OpenChunks {
         })
     }
 
-    /// The first chunk with a free block that the owner of `has` could send, and that is
-    /// not one of `but`.
+    /// The first chunk with a free block that the owner of `has` could send, and that
+    /// `may` be asked for.
     pub(super) fn joinable(
         &self,
         has: &ChunkSet,
         lead: Lead,
-        but: Option<&Bitfield>,
+        may: impl Fn(ChunkIndex) -> bool,
     ) -> Option<ChunkIndex> {
         if !self.has_free() {
             return None;
@@ -212,7 +212,7 @@ impl OpenChunks {
                 && !open.exclusive
                 && open.leader.is_some() == is_led
                 && has.contains(chunk)
-                && !but.is_some_and(|but| but.contains(chunk));
+                && may(chunk);
             fits.then_some(chunk)
         })
     }

@@ -64,6 +64,8 @@ pub(super) struct Source {
     wanted: u32,
     /// Whether it has said what it has.
     announced: bool,
+    /// The number of the other zone that it is in.
+    far: Option<u32>,
     /// It rejected a chunk that it claimed to have. From then on it never
     /// counts as a seeder.
     unreliable: bool,
@@ -108,6 +110,7 @@ impl Source {
             candidates: 0,
             wanted: 0,
             announced: false,
+            far: None,
             unreliable: false,
             rejections: 0,
             choked: false,
@@ -155,6 +158,21 @@ impl Source {
     pub(super) fn set_has(&mut self, has: ChunkSet, candidates: u32, wanted: u32) -> ChunkSet {
         (self.candidates, self.wanted) = (candidates, wanted);
         std::mem::replace(&mut self.has, has)
+    }
+
+    /// Whether it is in another zone.
+    pub(super) fn is_far(&self) -> bool {
+        self.far.is_some()
+    }
+
+    /// The number of the other zone that it is in.
+    pub(super) fn far(&self) -> Option<u32> {
+        self.far
+    }
+
+    /// It is in another zone, with this number.
+    pub(super) fn set_far(&mut self, zone: u32) {
+        self.far = Some(zone);
     }
 
     /// It has said what it has.

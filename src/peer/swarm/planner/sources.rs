@@ -160,6 +160,21 @@ impl Sources {
         seeders.map(|(link, _)| link)
     }
 
+    /// Whether all near links that have something missing have sent something, and all of them
+    /// together are slower than this, in bytes per second. `false` as long as there is none.
+    /// O(links).
+    pub(super) fn near_are_slower(&self, now: Instant, far: f64) -> bool {
+        let useful = |s: &&Source| !s.is_far() && (s.is_seeder() || s.wanted() > 0);
+        let mut all = None;
+        for source in self.values().filter(useful) {
+            match source.rate(now) {
+                Some(near) => all = Some(all.unwrap_or(0.0) + near),
+                None => return false,
+            }
+        }
+        all.is_some_and(|all| all < far)
+    }
+
     /// The mean of the rates that blocks have [shown](Source::shown_rate), or of all that
     /// are known, and the shortest round trip. As long as nothing is known, a link is taken
     /// to need no time but that for which it is waited for.

@@ -2,11 +2,13 @@
 //! of one that nobody leads, of a new one, or of one that another link leads.
 //!
 //! A new chunk is the first missing one, or one that its owner suggests, or the rarest.
-//! Among seeders each has its own part of the content.
+//! Among seeders each has its own part of the content. A link with another zone is asked only
+//! for what comes from no near one.
 
 use super::super::LinkId;
 use super::super::chunk_set::ChunkSet;
 use super::config::Strategy;
+use super::far::Nearness;
 use super::homes::Homes;
 use super::ledger::Ledger;
 use super::open_chunks::Lead;
@@ -42,12 +44,13 @@ impl UsualOrder {
     }
 
     /// A free block for a link, and not of the `urgent` chunks. Opens its chunk, if it is
-    /// missing.
+    /// missing. A far link has a `limit`.
     pub(super) fn take_block(
         &mut self,
         ledger: &mut Ledger,
         link: LinkId,
         urgent: Option<&Bitfield>,
+        limit: Option<Nearness>,
     ) -> Option<BlockRange> {
         let source = ledger.sources().get(link)?;
         // Where only the leader may ask, it asks for the rest first.
@@ -60,31 +63,50 @@ impl UsualOrder {
         if own.is_some() {
             return own;
         }
-        let orphan = ledger.open().joinable(source.has(), Lead::Free, urgent);
+        let may = |ledger: &Ledger, chunk| {
+            let is_urgent = urgent.is_some_and(|urgent| urgent.contains(chunk));
+            !is_urgent && ledger.is_within(limit, chunk)
+        };
+        let fits = |chunk| may(ledger, chunk);
+        let orphan = ledger.open().joinable(source.has(), Lead::Free, fits);
         if let Some(orphan) = orphan {
             ledger.lead(link, orphan);
             return ledger.open().first_free(orphan);
         }
         if ledger.may_open()
-            && let Some(chunk) = self.pick(ledger, link)
+            && let Some(chunk) = self.pick(ledger, link, limit)
         {
             ledger.open_chunk(chunk);
+            if let Some(far) = ledger.far_mut().filter(|_| limit.is_some()) {
+                far.fetches(chunk);
+            }
             ledger.lead(link, chunk);
             return ledger.open().first_free(chunk);
         }
         let has = ledger.sources().has(link);
-        let chunk = ledger.open().joinable(has, Lead::Taken, urgent)?;
+        let fits = |chunk| may(ledger, chunk);
+        let chunk = ledger.open().joinable(has, Lead::Taken, fits)?;
         ledger.open().first_free(chunk)
     }
 
     /// The chunk that a link should open next.
-    fn pick(&mut self, ledger: &mut Ledger, link: LinkId) -> Option<ChunkIndex> {
+    fn pick(
+        &mut self,
+        ledger: &mut Ledger,
+        link: LinkId,
+        limit: Option<Nearness>,
+    ) -> Option<ChunkIndex> {
         let source = ledger.sources().get(link)?;
         if self.strategy == Strategy::RarestFirst
             && source.has_suggestions()
-            && let Some(chunk) = pick_suggested(ledger, link)
+            && let Some(chunk) = pick_suggested(ledger, link, limit)
         {
             return Some(chunk);
+        }
+        match (limit, self.strategy) {
+            (None, _) => {}
+            (Some(nearness), Strategy::Sequential) => return ledger.first_far(link, nearness),
+            (Some(nearness), Strategy::RarestFirst) => return ledger.rare_far(link, nearness),
         }
         let source = ledger.sources().get(link)?;
         let has = match source.has() {
@@ -112,22 +134,31 @@ impl UsualOrder {
 }
 
 /// A suggested chunk, unless a rarer one waits.
-fn pick_suggested(ledger: &mut Ledger, link: LinkId) -> Option<ChunkIndex> {
+fn pick_suggested(
+    ledger: &mut Ledger,
+    link: LinkId,
+    limit: Option<Nearness>,
+) -> Option<ChunkIndex> {
     let chunk = ledger.next_suggestion(link)?;
+    if limit.is_some() {
+        return ledger.is_within(limit, chunk).then_some(chunk);
+    }
     let copies = ledger.picker().copies(chunk);
     (copies <= ledger.copies_of_rarest()?).then_some(chunk)
 }
 
-/// Whether a link has a free block, or a chunk that may be opened.
-pub(super) fn offers(ledger: &Ledger, link: LinkId) -> bool {
+/// Whether a link has a free block, or a chunk that may be opened. A far link has a `limit`.
+pub(super) fn offers(ledger: &Ledger, link: LinkId, limit: Option<Nearness>) -> bool {
     let Some(source) = ledger.sources().get(link) else {
         return false;
     };
     let has_waiting = match source.has() {
+        _ if limit.is_some_and(|nearness| ledger.first_far(link, nearness).is_none()) => false,
         ChunkSet::Nothing => false,
         ChunkSet::Some(_) => source.candidates() > 0,
         ChunkSet::All => !ledger.picker().is_empty(),
     };
-    let joinable = |lead| ledger.open().joinable(source.has(), lead, None).is_some();
+    let fits = |chunk| ledger.is_within(limit, chunk);
+    let joinable = |lead| ledger.open().joinable(source.has(), lead, fits).is_some();
     has_waiting && ledger.may_open() || joinable(Lead::Free) || joinable(Lead::Taken)
 }
