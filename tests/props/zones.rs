@@ -303,7 +303,7 @@ fn what_another_importer_leaves_lying_is_taken_over_after_a_while_and_not_before
     one.hears(near, PeerMessage::Importing);
     one.sent.clear();
     one.has(far, 0..6);
-    let mut fetch = |one: &mut One| {
+    let fetch = |one: &mut One| {
         let mut fetched = BTreeSet::new();
         loop {
             let blocks = one.requests(far);
