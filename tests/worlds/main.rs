@@ -62,6 +62,7 @@ struct Table {
     fired: BTreeMap<&'static str, u64>,
     downloaded: u64,
     wasted: u64,
+    far: u64,
     completed: u64,
     failed: u64,
     /// The most of any world.
@@ -78,6 +79,7 @@ impl Table {
         }
         self.downloaded += report.figures.downloaded;
         self.wasted += report.figures.wasted;
+        self.far += report.figures.far;
         self.completed += report.figures.completed;
         self.failed += report.figures.failed;
         if report.waited > self.waited {
@@ -101,8 +103,8 @@ impl Table {
             self.completed, self.failed
         );
         println!(
-            "bytes: {} downloaded, {} in vain",
-            self.downloaded, self.wasted
+            "bytes: {} downloaded, {} in vain, {} from other zones",
+            self.downloaded, self.wasted, self.far
         );
         println!(
             "events per block and second, at most: {:.2}",
@@ -159,6 +161,7 @@ fn all_promises_are_kept_in_every_world() {
             assert!(times > 0, "{fault}");
         }
         assert!(table.wasted < table.downloaded / 10, "{table:?}");
+        assert!(table.far > 0, "{table:?}");
     }
     assert!(table.events_per_block < MOST_EVENTS, "{table:?}");
 }

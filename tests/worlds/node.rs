@@ -7,7 +7,7 @@ use std::time::Duration;
 use bt_lite::protocol::PeerId;
 use bt_lite::{
     Content, ContentId, ContentName, DownloadError, DownloadKey, DownloadOptions, MemoryNetwork,
-    Peer, PeerEvent, RateLimits,
+    Peer, PeerEvent, RateLimits, Zone,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -56,6 +56,8 @@ pub(crate) struct Node {
 pub(crate) struct Figures {
     pub(crate) downloaded: u64,
     pub(crate) wasted: u64,
+    /// Downloaded from another zone.
+    pub(crate) far: u64,
     pub(crate) completed: u64,
     pub(crate) failed: u64,
 }
@@ -108,12 +110,15 @@ impl Node {
         self.gate.replace(Some(gate.clone()));
         let peer = loop {
             let disk = self.disk.borrow().clone();
+            let zone = self.plan.zone.map(|zone| format!("zone-{zone}"));
+            let zone = zone.map(|zone| zone.parse::<Zone>().expect("a name"));
             let mut builder = Peer::builder(gate.clone(), disk)
                 .id(id_of(self.number))
                 .seed(self.seed)
                 .listen(format!("memory:{}", self.name()))
                 .share_stored()
-                .trackers_optional();
+                .trackers_optional()
+                .zone(zone);
             for tracker in 0..self.trackers {
                 builder = builder.tracker(format!("memory:tracker-{tracker}"));
             }
@@ -201,10 +206,12 @@ impl Node {
                 _ = running.wait_for(Option::is_none) => None,
             };
             let progress = download.progress();
+            let far = download.stats().await.far;
             {
                 let mut figures = self.figures.borrow_mut();
                 figures.downloaded += progress.downloaded;
                 figures.wasted += progress.wasted;
+                figures.far += far.downloaded;
             }
             let useful = progress.downloaded - progress.wasted;
             let length = wanted.bytes.len() as u64;

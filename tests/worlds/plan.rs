@@ -49,6 +49,8 @@ pub(crate) struct NodePlan {
     /// Whether it asks by name, and not by id.
     pub(crate) by_name: bool,
     pub(crate) seed: bool,
+    /// In which zone it is, if in any.
+    pub(crate) zone: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +181,13 @@ impl Plan {
             events.push(Event { at, fault });
         }
         events.sort_by_key(|event| event.at);
+        // Half of the worlds have one to three zones, and nodes that are in none.
+        let zones = rng.u8(0..6);
+        if let 1..=3 = zones {
+            for node in &mut nodes {
+                node.zone = rng.u8(0..=zones).checked_sub(1);
+            }
+        }
         Self {
             seed,
             in_files: rng.u8(0..16) == 0,
@@ -227,6 +236,7 @@ impl Plan {
                 .iter_mut()
                 .for_each(|node| node.latency = Duration::ZERO)
         });
+        with(&|plan| plan.nodes.iter_mut().for_each(|node| node.zone = None));
         plans
     }
 }
@@ -245,6 +255,7 @@ impl NodePlan {
             wants: Vec::new(),
             by_name: rng.bool(),
             seed: rng.u8(0..4) > 0,
+            zone: None,
         }
     }
 }

@@ -366,6 +366,7 @@ impl World<'_> {
             let of = node.figures.borrow();
             figures.downloaded += of.downloaded;
             figures.wasted += of.wasted;
+            figures.far += of.far;
             figures.completed += of.completed;
             figures.failed += of.failed;
         }
