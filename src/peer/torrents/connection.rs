@@ -583,7 +583,9 @@ mod tests {
         let admission = Arc::clone(&scene.peer.shared().admission);
         assert_eq!(admission.counts().0, 1);
         let run = scene.task.run(scene.shaken, scene.place, scene.connected);
-        let told = timeout(FAREWELL_TIMEOUT, run).await;
+        // It is kept for longer than it is waited for.
+        tokio::pin!(run);
+        let told = timeout(FAREWELL_TIMEOUT, &mut run).await;
         assert!(told.is_err(), "the driver has no room to hear of it");
         assert_eq!(admission.counts().0, 0);
     }
