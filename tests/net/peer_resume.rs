@@ -265,6 +265,12 @@ on_all_networks! {
         verified(&download, HALF).await;
         download.cancel();
         assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        // Before anything more has come.
+        let mut again = leecher.download(id);
+        verified(&again, HALF).await;
+        assert_eq!((again.progress().downloaded, again.durable_bytes()), (0, HALF));
+        again.cancel();
+        assert_eq!((&mut again).await, Err(DownloadError::Cancelled));
         hanging.shutdown().await;
 
         let owner = world.node("owner").await;

@@ -6,7 +6,8 @@ use bt_lite::{ChunkIndex, ContentId, Transport};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future};
 
-use crate::members::Members;
+use crate::lossy::{Line, Weather};
+use crate::members::{Members, soon};
 
 const FIRST: ChannelId = ChannelId(1);
 const SECOND: ChannelId = ChannelId(3);
@@ -47,6 +48,13 @@ fn channel_of(frame: &Frame) -> ChannelId {
 async fn heard(connection: &mut Connection) -> Vec<Frame> {
     let stream = &mut connection.stream;
     stream.map(Result::unwrap).collect().await
+}
+
+/// Hears so many frames.
+async fn hear(connection: &mut Connection, frames: usize) {
+    for _ in 0..frames {
+        connection.stream.next().await.unwrap().unwrap();
+    }
 }
 
 async fn say(connection: &mut Connection, frames: &[Frame]) {
@@ -116,6 +124,40 @@ async fn content_is_opened_again_only_behind_the_end_of_its_first_channel() {
 }
 
 #[tokio::test]
+async fn content_is_opened_again_only_behind_the_end_that_a_line_has_lost() {
+    let members = Members::by_secret();
+    let listens = "127.0.0.1:0".parse().unwrap();
+    let mut listener = members.quic().listen(&listens).await.unwrap();
+    let to = listener.local_addr().socket_addr().unwrap();
+    let weather = Weather {
+        loss: 0.2,
+        ..Weather::default()
+    };
+    let line = Line::to(to, weather, 1).await;
+    let (quic, addr) = (members.quic(), line.addr.into());
+    let (here, there) = future::join(quic.connect(&addr), listener.accept()).await;
+    let (mut here, mut there) = (here.unwrap(), there.unwrap());
+    let rounds = (0..40).flat_map(|n| {
+        let channel = ChannelId(2 * n + 1);
+        [open(channel, b"x"), have(channel, n), refuse(channel)]
+    });
+    let said: Vec<_> = rounds.collect();
+    let saying = async {
+        say(&mut here, &[greeting()]).await;
+        for frame in &said {
+            say(&mut here, std::slice::from_ref(frame)).await;
+            // It goes in a datagram of its own, which may be lost alone.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        here.sink.close().await.unwrap();
+    };
+    let ((), heard) = soon(future::join(saying, heard(&mut there))).await;
+    assert_eq!(heard[1..], said);
+}
+
+#[tokio::test]
 async fn nothing_of_a_channel_is_heard_before_the_first_word_of_the_other_side() {
     let (_listener, mut here, mut there) = connected().await;
     say(&mut here, &[greeting(), open(FIRST, b"x")]).await;
@@ -173,6 +215,28 @@ async fn more_channels_than_a_session_has_at_a_time_go_over_one_connection() {
     };
     let ((), heard) = future::join(saying, heard(&mut there)).await;
     assert_eq!(heard.len(), 1 + 3 * channels as usize);
+}
+
+#[tokio::test]
+async fn side_that_does_not_end_its_channels_ends_their_streams_when_the_other_side_has() {
+    let (_listener, mut here, mut there) = connected().await;
+    say(&mut here, &[greeting()]).await;
+    say(&mut there, &[greeting()]).await;
+    // Together more than one side may have open.
+    let channels: Vec<_> = (0..2500).map(|n| ChannelId(2 * n + 1)).collect();
+    for some in channels.chunks(500) {
+        let each = |frame: fn(ChannelId) -> Frame| -> Vec<_> {
+            some.iter().map(|channel| frame(*channel)).collect()
+        };
+        let opens = each(|channel| open(channel, &channel.0.to_be_bytes()));
+        let (answers, refusals) = (each(|channel| have(channel, 1)), each(refuse));
+        say(&mut here, &opens).await;
+        hear(&mut there, opens.len()).await;
+        let answering = soon(say(&mut there, &answers));
+        future::join(answering, hear(&mut here, answers.len())).await;
+        say(&mut here, &refusals).await;
+        hear(&mut there, refusals.len()).await;
+    }
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
+use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::transport::memory::TraceKind;
 use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, DownloadOptions, StallReason};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
+use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, bind_tracker, content, named, soon};
 
 const LEN: usize = 60 * (16 << 10);
@@ -343,4 +345,55 @@ async fn owner_that_the_user_knows_is_asked_too() {
         .owner(world.nowhere())
         .owner("memory:owner-0");
     soon(peer.download_with(id, options)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_that_cannot_be_published_fails_at_once_although_somebody_is_dialled() {
+    let world = World::memory(1).await;
+    let _owner = world.owners(1, "x", &content(LEN, 1)).await;
+    let silent = world.node("silent").await;
+    world.network().stall("silent");
+    let storage = Troubled::new(Call::Finish, 0, Trouble::Fails);
+    let builder = world.builder("leecher", storage.clone());
+    let leecher = builder.start().await.unwrap();
+    // To dial it takes longer than the download.
+    let options = DownloadOptions::new().owner(silent.addr());
+    let download = leecher.download_with(named("x"), options);
+    while storage.count(Call::Finish) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let begun = Instant::now();
+    let error = soon(download).await.unwrap_err();
+    assert!(matches!(error, DownloadError::Storage { .. }), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_is_complete_without_a_link_is_announced_before_it_sleeps() {
+    let (world, owners, _) = slow_world(1).await;
+    let storage = Troubled::new(Call::Finish, 0, Trouble::Waits);
+    let builder = world.builder("leecher", storage.clone());
+    let leecher = builder.start().await.unwrap();
+    let download = leecher.download(named("x"));
+    while storage.count(Call::Finish) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    for owner in owners {
+        owner.peer.shutdown().await;
+    }
+    storage.mend();
+    let content = soon(download).await.unwrap();
+    while leecher.stats().awake > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let config = ClientConfig::default();
+    let (transport, tracker) = (world.transport("asker").into(), world.tracker.local_addr());
+    let asker = TrackerClient::start(transport, vec![tracker.clone()], None, config);
+    let found = asker.need(content.id.into(), 50).await.unwrap();
+    let complete: Vec<_> = found.owners.iter().map(|owner| owner.complete).collect();
+    assert_eq!(complete, [true]);
 }

@@ -310,3 +310,28 @@ async fn content_that_cannot_be_read_any_more_is_withdrawn_when_it_wakes() {
     assert!(owner.peer.contents().is_empty());
     assert!(!owner.peer.unshare(&shared.id).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn content_that_is_being_saved_does_not_hold_up_another_of_the_same_connection() {
+    let world = World::memory(1).await;
+    let owner = world.node("owner").await;
+    owner.share("long", &content(32 << 20, 1)).await;
+    owner.share("short", &content(50_000, 2)).await;
+    world
+        .network()
+        .set_latency("owner", Duration::from_millis(100));
+    let storage = Troubled::new(Call::Write, 300, Trouble::Hangs);
+    let builder = world.builder("leecher", storage.clone());
+    let leecher = builder.start().await.unwrap();
+    let mut long = leecher.download(named("long"));
+    while storage.count(Call::Write) <= 300 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // What is on its way arrives while the driver waits for the storage.
+    long.cancel();
+    assert!((&mut long).now_or_never().is_none());
+    storage.mend();
+    soon(leecher.download(named("short"))).await.unwrap();
+    assert!((&mut long).now_or_never().is_none(), "it is being saved");
+    assert_eq!(soon(long).await, Err(DownloadError::Cancelled));
+}

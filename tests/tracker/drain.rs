@@ -75,6 +75,48 @@ async fn what_has_arrived_is_answered_and_the_end_waits_for_the_clients() {
     tracker.shutdown().await;
 }
 
+/// What comes until the end of the connection.
+async fn replies(mut raw: Raw) -> Vec<TrackerReply> {
+    let mut replies = Vec::new();
+    while let Some(reply) = raw.reply().await {
+        replies.push(reply);
+    }
+    replies
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_at_the_moment_of_the_end_is_carried_out_or_refused_one_by_one() {
+    for drains in [true, false] {
+        let network = MemoryNetwork::new(1);
+        let tracker = tracker(&network).await;
+        let mut raw = Raw::connect(&network, "owner").await;
+        let token = raw.register(Some("memory:owner")).await;
+        for _ in 0..3 {
+            raw.send(&own(token)).await;
+        }
+        // The connection of the tracker has not had its turn since.
+        let end = async {
+            match drains {
+                true => assert_eq!(tracker.drain(PATIENCE).await, 0),
+                false => tracker.shutdown().await,
+            }
+        };
+        let ((), replies) = tokio::join!(end, replies(raw));
+        let stats = tracker.stats().registry;
+        match drains {
+            true => {
+                let done = TrackerReply::Done;
+                assert_eq!(replies, [done.clone(), done.clone(), done, FAREWELL]);
+                assert_eq!(stats.requests.own, 3);
+            }
+            false => {
+                assert_eq!(replies, [FAREWELL; 3]);
+                assert_eq!(stats.requests.own, 0);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn client_that_stays_is_cut_off_when_the_time_is_over() {
     let network = MemoryNetwork::new(1);

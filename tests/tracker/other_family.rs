@@ -21,6 +21,9 @@ const AT: [(&str, &str); 2] = [
     ("[2001:db8::1]:7", "memory:other:7"),
 ];
 
+/// The addresses of the client.
+const LISTENS: [&str; 2] = ["192.0.2.9:9", "[2001:db8::9]:9"];
+
 /// Reaches the first endpoint over IPv4 and the other one over IPv6, which prove to be
 /// these.
 struct TwoFamilies {
@@ -44,6 +47,7 @@ impl Transport for TwoFamilies {
     async fn resolve(&self, name: &Addr) -> Result<Vec<Addr>, TransportError> {
         Ok(match name.as_str() {
             "tracker.test:7" => AT.map(|(at, _)| addr(at)).to_vec(),
+            "owner.test:9" => LISTENS.map(addr).to_vec(),
             _ => vec![name.clone()],
         })
     }
@@ -101,4 +105,40 @@ async fn token_is_told_only_to_the_tracker_that_has_given_it() {
     };
     assert_eq!(token, Token([3; 16]));
     assert_eq!(asked_over_the_other("another member").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_is_told_as_the_address_of_the_family_that_the_tracker_is_reached_over() {
+    for at in [0, 1] {
+        let network = MemoryNetwork::new(1);
+        let (remote, endpoint) = AT[at];
+        let name = endpoint.split(':').nth(1).expect("a name");
+        let listener = network.endpoint(name).listen(&addr(endpoint)).await;
+        let transport = TwoFamilies {
+            inner: network.endpoint("client"),
+            proven: [identity("tracker"); 2],
+        };
+        let _client = TrackerClient::start(
+            Arc::new(transport),
+            vec![addr(remote)],
+            Some(addr("owner.test:9")),
+            ClientConfig::default(),
+        );
+        let mut accepted = listener
+            .expect("it is free")
+            .accept()
+            .await
+            .expect("it comes");
+        let frame = accepted
+            .stream
+            .next()
+            .await
+            .expect("REGISTER")
+            .expect("whole");
+        let asked = TrackerRequest::decode(frame).expect("a request");
+        let TrackerRequest::Register { listen, .. } = asked else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(listen, Some(addr(LISTENS[at])));
+    }
 }

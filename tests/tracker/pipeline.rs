@@ -227,6 +227,88 @@ async fn tracker_of_another_epoch_is_told_everything_although_it_knows_the_token
     tracker.register(token, 2).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn announcement_that_is_refused_with_a_new_token_too_ends_the_session() {
+    let network = MemoryNetwork::new(1);
+    let transport = network.endpoint("tracker");
+    let mut listener = transport.listen(&addr(TRACKER)).await.unwrap();
+    let owner = client(&network, "owner");
+    let mut tracker = Scripted::accept(&mut *listener).await;
+    let script = async {
+        for number in 1..=2 {
+            let token = Token([number; 16]);
+            tracker.register(token, 1).await;
+            let request = tracker.request().await;
+            let entries = vec![entry(1, OwnState::Complete)];
+            assert_eq!(request, TrackerRequest::Own { token, entries });
+            let refused = TrackerReply::Refused(Refusal::UnknownToken);
+            tracker.answer(refused).await;
+        }
+        assert!(tracker.0.stream.next().await.is_none());
+    };
+    let (owned, ()) = tokio::join!(owner.own(entry(1, OwnState::Complete)), script);
+    let refused = TrackerError::Refused {
+        tracker: addr(TRACKER),
+        refusal: Refusal::UnknownToken,
+    };
+    assert_eq!(owned, Err(refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_was_not_told_of_too_much_is_registered_with_anew() {
+    let network = MemoryNetwork::new(1);
+    let transport = network.endpoint("tracker");
+    let mut listener = transport.listen(&addr(TRACKER)).await.unwrap();
+    let mut config = ClientConfig::default();
+    (config.seed, config.max_contents) = (Some(1), 1);
+    let from = Arc::new(network.endpoint("owner"));
+    let owner = TrackerClient::start(from, vec![addr(TRACKER)], None, config);
+    let mut tracker = Scripted::accept(&mut *listener).await;
+    let first = Token([1; 16]);
+    tracker.register(first, 1).await;
+    let mut owning = Vec::new();
+    let mut told = Vec::new();
+    for number in 1..=3 {
+        for state in [OwnState::Complete, OwnState::Gone] {
+            if (number, state) == (3, OwnState::Gone) {
+                break;
+            }
+            let mut own = Box::pin(owner.own(entry(number, state)));
+            assert!(futures::poll!(&mut own).is_pending());
+            owning.push(own);
+            if told.is_empty() {
+                // All that follows has to wait for the answer.
+                told.push(tracker.request().await);
+            }
+        }
+    }
+    tracker.answer(TrackerReply::Done).await;
+    told.push(tracker.request().await);
+    tracker.answer(TrackerReply::Done).await;
+    let own = |token, number| {
+        let entries = vec![entry(number, OwnState::Complete)];
+        TrackerRequest::Own { token, entries }
+    };
+    assert_eq!(told, [own(first, 1), own(first, 3)]);
+    // It was not told that others are gone, and forgets everything.
+    let register = TrackerRequest::Register {
+        listen: None,
+        token: None,
+    };
+    assert_eq!(tracker.request().await, register);
+    let second = Token([2; 16]);
+    let registered = Registered::new(second, 1, Duration::from_secs(20), None);
+    tracker.answer(TrackerReply::Registered(registered)).await;
+    assert_eq!(tracker.request().await, own(second, 3));
+    tracker.answer(TrackerReply::Done).await;
+    // From then on it is registered with as before.
+    let register = TrackerRequest::Register {
+        listen: None,
+        token: Some(second),
+    };
+    assert_eq!(tracker.request().await, register);
+}
+
 /// The operator sets the key, which is the same after each start. The epoch differs.
 #[tokio::test(start_paused = true)]
 async fn owners_come_back_to_a_tracker_that_starts_again_with_its_key() {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bt_lite::storage::{Blob, Partial};
 use bt_lite::{Bitfield, ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
@@ -24,6 +25,8 @@ pub(crate) enum Call {
 pub(crate) enum Trouble {
     Fails,
     Hangs,
+    /// Until the storage is mended.
+    Waits,
 }
 
 /// From its `nth` call on (counted from 0), one operation is in trouble.
@@ -32,6 +35,7 @@ pub(crate) struct Troubled {
     pub(crate) inner: MemoryStorage,
     trouble: Arc<Mutex<Option<(Call, usize, Trouble)>>>,
     counts: Arc<Mutex<HashMap<Call, usize>>>,
+    mended: Arc<Notify>,
 }
 
 impl Troubled {
@@ -40,12 +44,14 @@ impl Troubled {
             inner: MemoryStorage::new(),
             trouble: Arc::new(Mutex::new(Some((call, nth, trouble)))),
             counts: Arc::default(),
+            mended: Arc::default(),
         }
     }
 
     /// Every call succeeds from now on.
     pub(crate) fn mend(&self) {
         *self.trouble.lock().unwrap() = None;
+        self.mended.notify_waiters();
     }
 
     /// How often an operation was called.
@@ -64,6 +70,7 @@ impl Troubled {
     }
 
     async fn pass(&self, call: Call) -> Result<(), StorageError> {
+        let mended = self.mended.notified();
         let count = {
             let mut counts = self.counts.lock().unwrap();
             let count = counts.entry(call).or_default();
@@ -75,6 +82,10 @@ impl Troubled {
             Some((troubled, nth, trouble)) if troubled == call && count >= nth => match trouble {
                 Trouble::Fails => Err(Self::error()),
                 Trouble::Hangs => std::future::pending().await,
+                Trouble::Waits => {
+                    mended.await;
+                    Ok(())
+                }
             },
             _ => Ok(()),
         }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turn, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, Held};
@@ -39,6 +39,8 @@ pub(in crate::peer) struct Admission {
     max_sessions: usize,
     max_per_host: usize,
     state: Mutex<AdmissionState>,
+    /// Held by the first of those who wait for a place, and given to the next in their order.
+    turn: Turn<()>,
     /// Told of each place that is given back.
     freed: Notify,
 }
@@ -97,6 +99,7 @@ impl Admission {
             max_sessions,
             max_per_host: config.max_connections_per_host.min(max_sessions),
             state: Mutex::default(),
+            turn: Turn::default(),
             freed: Notify::new(),
         }
     }
@@ -169,6 +172,9 @@ impl Admission {
     ///
     /// Cancel safe.
     pub(in crate::peer) async fn dial_when_free(self: &Arc<Self>) -> ConnectionPlace {
+        // Only the first hears of places: not each that is given back is one for it, and it
+        // must not go behind the others then.
+        let _turn = self.turn.lock().await;
         loop {
             let mut freed = pin!(self.freed.notified());
             // A place that is given back from here on is noticed.
@@ -443,6 +449,24 @@ mod tests {
         drop((second, third));
         drop(behind.await);
         assert_eq!(counts(&admission), [0; 4]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_first_stays_first_when_a_place_of_another_kind_is_given_back() {
+        let admission = admission((2, 2), (3, 3));
+        let handshake = admission.handshake(&addr("1.1.1.1:1"));
+        let places = [(); 2].map(|()| admission.dial().unwrap());
+        let mut first = Box::pin(admission.dial_when_free());
+        let mut behind = Box::pin(admission.dial_when_free());
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut behind).is_pending());
+        drop(handshake);
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut behind).is_pending());
+        let [one, _other] = places;
+        drop(one);
+        assert!(futures::poll!(&mut behind).is_pending());
+        assert!(futures::poll!(&mut first).is_ready());
     }
 
     #[test]

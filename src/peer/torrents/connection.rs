@@ -216,7 +216,7 @@ impl Reader<'_> {
                 // What is for the machine is among the messages.
                 None | Some(LinkEvent::Machine(_)) => {}
                 Some(LinkEvent::About(about)) => {
-                    if let Some(port) = about.port.filter(|port| *port > 0) {
+                    if let Some(port) = about.port {
                         let listens = SocketAddr::new(self.remote.ip(), port);
                         self.connected.listens_at(listens);
                     }
@@ -450,7 +450,145 @@ fn now() -> std::time::Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use tokio::io::{DuplexStream, duplex};
+
     use super::*;
+    use crate::bittorrent::link::LinkFacts;
+    use crate::bittorrent::wire::{ClientId, Reserved};
+    use crate::bittorrent::{MetainfoBuilder, MetainfoFormat};
+    use crate::peer::Peer;
+    use crate::peer::session::outlet::Outlet;
+    use crate::peer::torrents::adding::Adding;
+    use crate::peer::torrents::choosing::Choosing;
+    use crate::peer::torrents::handshake::RESERVED;
+    use crate::peer::torrents::options::{TorrentOptions, TorrentSessionConfig};
+    use crate::peer::torrents::outgoing::OutgoingHandle;
+    use crate::peer::torrents::rendezvous::Rendezvous;
+    use crate::peer::torrents::shared::SessionShared;
+    use crate::peer::torrents::tracker::TrackerClients;
+    use crate::storage::MemoryStorage;
+    use crate::transport::{MemoryNetwork, TcpTransport};
+
+    const LENGTH: usize = 100_000;
+
+    /// A connection that has shaken hands.
+    struct Scene {
+        peer: Peer,
+        task: ConnectionTask,
+        shaken: Shaken<DuplexStream>,
+        place: ConnectionPlace,
+        connected: ConnectedPeer,
+        /// What its driver holds.
+        handle: OutgoingHandle,
+    }
+
+    impl Scene {
+        /// With a driver that listens here, and the other end of its bytes. Of them so many
+        /// may be under way in either direction.
+        async fn new(inbox: mpsc::Sender<DriverInput>, room: usize) -> (Self, DuplexStream) {
+            let network = MemoryNetwork::new(1);
+            let builder = Peer::builder(network.endpoint("peer"), MemoryStorage::new());
+            let peer = builder.start().await.unwrap();
+            let session = Arc::new(SessionShared {
+                shared: Arc::clone(peer.shared()),
+                transport: TcpTransport::new(),
+                client: ClientId([1; 20]),
+                port: None,
+                config: TorrentSessionConfig::new(),
+                trackers: TrackerClients::new(FRAME_TIMEOUT),
+                local: None,
+                #[cfg(feature = "bittorrent-dht")]
+                dht: None,
+            });
+            let builder = MetainfoBuilder::file("x", LENGTH as u64).unwrap();
+            let builder = builder.format(MetainfoFormat::V1);
+            let metainfo = builder.build(|_| Ok(Cursor::new(vec![7; LENGTH]))).unwrap();
+            let info_hash = metainfo.info_hash_v1().unwrap();
+            let choosing = Choosing::new(None, false);
+            let meeting = Arc::new(Rendezvous::new(session, info_hash, Vec::new(), choosing));
+            let dir = tempfile::tempdir().unwrap();
+            let options = TorrentOptions::new().directory(dir.path());
+            let torrent = Adding::new(meeting, metainfo, &options).unwrap().torrent;
+            let (client, remote) = (ClientId([2; 20]), SocketAddr::from(([192, 0, 2, 1], 7)));
+            let agreed = RESERVED
+                .into_iter()
+                .fold(Reserved::default(), Reserved::with);
+            let outgoing = Arc::new(Outgoing::default());
+            let (io, other) = duplex(room);
+            let scene = Self {
+                place: peer.shared().admission.dial().unwrap(),
+                connected: {
+                    let peers = &torrent.meeting.peers;
+                    peers.connect((client, remote.ip()), None).unwrap()
+                },
+                shaken: Shaken {
+                    io,
+                    input: BytesMut::new(),
+                    agreed,
+                    client,
+                    is_v2: false,
+                },
+                handle: OutgoingHandle(Arc::clone(&outgoing)),
+                task: ConnectionTask {
+                    link: BitTorrentLink::new(
+                        now(),
+                        LinkFacts::new(torrent.geometry, agreed, client),
+                    ),
+                    torrent,
+                    outgoing,
+                    inbox,
+                    id: LinkId(1),
+                    remote,
+                    said_upload_only: false,
+                },
+                peer,
+            };
+            (scene, other)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn side_that_does_not_read_has_less_time_when_the_link_has_ended() {
+        for (has_ended, patience) in [(true, FAREWELL_TIMEOUT), (false, FRAME_TIMEOUT)] {
+            let (inbox, mut driver) = mpsc::channel(8);
+            let (scene, _other) = Scene::new(inbox, 8).await;
+            if has_ended {
+                scene.handle.end(LinkEnd::Left);
+            }
+            let begun = Instant::now();
+            let run = scene.task.run(scene.shaken, scene.place, scene.connected);
+            run.await;
+            assert_eq!(begun.elapsed(), patience);
+            let mut told = None;
+            while let Some(input) = driver.recv().await {
+                told = Some(input);
+            }
+            assert!(matches!(told, Some(DriverInput::Down { .. })));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn muted_link_gives_its_place_back_although_the_driver_does_not_listen() {
+        let (inbox, _driver) = mpsc::channel(1);
+        let full = inbox.try_send(DriverInput::Down { link: LinkId(9) });
+        assert!(full.is_ok());
+        let (scene, mut other) = Scene::new(inbox, READ_LEN).await;
+        scene.handle.mute();
+        for message in [Message::HaveAll, Message::Interested] {
+            other.write_all(&message.encode().head).await.unwrap();
+        }
+        other.shutdown().await.unwrap();
+        let admission = Arc::clone(&scene.peer.shared().admission);
+        assert_eq!(admission.counts().0, 1);
+        let run = scene.task.run(scene.shaken, scene.place, scene.connected);
+        // It is kept for longer than it is waited for.
+        tokio::pin!(run);
+        let told = timeout(FAREWELL_TIMEOUT, &mut run).await;
+        assert!(told.is_err(), "the driver has no room to hear of it");
+        assert_eq!(admission.counts().0, 0);
+    }
 
     fn addrs(ports: std::ops::Range<u16>) -> BTreeSet<SocketAddr> {
         ports.map(|port| ([10, 0, 0, 1], port).into()).collect()

@@ -85,8 +85,11 @@ impl ConnectedPeer {
         others.filter_map(|(_, listens)| *listens).collect()
     }
 
-    /// Where the client can be dialled, as it says itself.
+    /// Where the client can be dialled, as it says itself. Nobody can be dialled at port 0.
     pub(super) fn listens_at(&self, addr: SocketAddr) {
+        if addr.port() == 0 {
+            return;
+        }
         if let Some(listens) = self.peers.state().connected.get_mut(&self.client) {
             listens.get_or_insert(addr);
         }
@@ -135,6 +138,8 @@ mod tests {
         // Somebody else who says that he is the first one keeps nobody away.
         let liar = (a.0, [192, 0, 2, 77].into());
         drop(peers.connect(liar, None).unwrap());
+        assert_eq!(first.others(), BTreeSet::new());
+        second.listens_at(addr(0));
         assert_eq!(first.others(), BTreeSet::new());
         second.listens_at(addr(2));
         assert_eq!(first.others(), BTreeSet::from([addr(2)]));
