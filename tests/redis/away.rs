@@ -140,9 +140,9 @@ async fn promoted_replica_goes_on_with_what_it_has_heard() {
         owner.own(registered.token, entries).await,
         TrackerReply::Done
     );
+    let written = primary.written().await;
     until("the replica has heard of it", async || {
-        let synced = primary.tell(&["WAIT", "1", "100"]).await;
-        synced == redis::Value::Int(1)
+        replica.has_heard(written).await
     })
     .await;
     primary.kill();

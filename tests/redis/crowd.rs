@@ -173,8 +173,9 @@ async fn crowd_outlives_trackers_and_stores() {
     .await;
 
     // A replica takes its place.
+    let written = primary.written().await;
     until("the replica has heard of all", async || {
-        primary.tell(&["WAIT", "1", "1000"]).await == redis::Value::Int(1)
+        replica.has_heard(written).await
     })
     .await;
     primary.kill();

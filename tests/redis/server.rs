@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -126,12 +127,40 @@ impl Server {
         let mut connection = self.connection().await;
         cmd.query_async(&mut connection).await.expect("it does so")
     }
+
+    /// Whether this replica has all that a primary had done at an offset.
+    pub(crate) async fn has_heard(&self, offset: u64) -> bool {
+        self.offset("slave_repl_offset").await >= Some(offset)
+    }
+
+    /// How far a primary has got. WAIT would not tell: it is about the writes of one connection.
+    pub(crate) async fn written(&self) -> u64 {
+        self.offset("master_repl_offset").await.expect("a number")
+    }
+
+    async fn offset(&self, field: &str) -> Option<u64> {
+        let mut connection = self.connection().await;
+        let mut info = redis::cmd("INFO");
+        let info = info.arg("replication").query_async(&mut connection);
+        let info: String = info.await.expect("it answers");
+        let mut values = info
+            .lines()
+            .filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        values.next()?.parse().ok()
+    }
 }
 
-/// Nobody else takes it in the moment until a server does.
+/// Not one of those that the system gives to connections, which begin at 32768: it must stay free
+/// until a server takes it, also while that is started again.
 fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    free.local_addr().expect("it is bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 15_000) as u16;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Drop for Server {
