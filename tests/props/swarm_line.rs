@@ -492,6 +492,24 @@ fn zone_is_said_when_the_wait_ends_to_one_that_has_said_its_own() {
 }
 
 #[test]
+fn one_that_says_its_zone_only_after_the_wait_is_told_as_well() {
+    let here = "here".parse::<Zone>().unwrap().tag();
+    let mark = PeerMessage::Cancel(here.mark());
+    let mut busy = Busy::new();
+    busy.swarm = busy.swarm.in_zone(here);
+    let (link, _) = busy.up(1);
+    let told = Output::Send {
+        link,
+        message: mark.clone(),
+    };
+    busy.swarm.link_down(busy.now, busy.held[0]);
+    let outputs = drain(&mut busy.swarm);
+    assert!(!outputs.contains(&told), "it may know no zones");
+    assert_eq!(busy.hears(link, mark.clone()), [told]);
+    assert_eq!(busy.hears(link, mark), []);
+}
+
+#[test]
 fn one_that_has_waited_hears_first_that_the_owner_is_in_another_zone() {
     let [here, there] = ["here", "there"].map(|zone| zone.parse::<Zone>().unwrap().tag());
     let mut download = InLine::new();

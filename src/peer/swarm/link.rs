@@ -145,6 +145,11 @@ impl Link {
         zones.is_some_and(|(here, there)| here != there)
     }
 
+    /// Whether the other side has said that it is in the zone that this one is in.
+    pub(super) fn is_in_zone(&self, here: Option<ZoneTag>) -> bool {
+        here.is_some() && self.zone == here
+    }
+
     /// Whether the other side has said who it is.
     pub(super) fn is_met(&self) -> bool {
         self.info.peer.is_some()

@@ -28,13 +28,9 @@ use crate::protocol::{OwnEntry, OwnState, Refusal, ZoneTag};
 
 #[cfg(feature = "bittorrent")]
 mod announced;
+mod near;
 
-/// One in this many owners of an answer is drawn from all, and the others are of the asker's
-/// zone, as far as there are any: so each has some in reserve.
-const FAR: usize = 4;
-
-/// The same for one that fetches for its zone.
-const FAR_OF_IMPORTER: usize = 2;
+use near::{NearOwners, less_by, mix};
 
 /// What came of the name in an entry of OWN.
 #[derive(Debug, PartialEq, Eq)]
@@ -574,81 +570,43 @@ impl Catalog {
             seed,
             ..
         } = search;
+        let imports = self.imports(now, content, asker);
         let number = content;
         let content = &self.contents[content];
         // Before the choice, so that the memory fetches the name early, too.
         let name = name.map(|name| name.as_str().as_bytes());
         let name = name.or_else(|| content.name());
+        let about = (content.id, content.length, name);
         // Only who is in a zone waits for more of the memory before the first part is written.
-        let is_whole = asker.zone.is_none();
-        if is_whole {
-            match name {
-                Some(name) => out.found_as(None, content.id, content.length, name),
-                None => out.found(content.id, content.length, &name_of(&content.id)),
-            }
-        }
-        let mut importers = None;
-        let mut imports = false;
-        if let (Some(zone), Some(addr)) = (asker.zone, &asker.listens) {
-            let is_asker = |ownership: &u32| {
-                let pos = self.ownerships.pos(*ownership);
-                pos != UNLISTED && is_at(content.owners.at(pos), addr, &self.texts)
-            };
-            let mut first = self.zones.importers(number, zone).iter();
-            imports = first.any(is_asker) || self.zones.appoint(now, (number, zone), addr);
+        if asker.zone.is_none() {
+            write_found(out, None, about);
         }
         self.picks.clear();
         let mut is_plain = self.also.is_empty();
+        let (mut near, mut importers) = (0, None);
         if wanted != (0, 0) {
             let here = (asker.listens.as_ref(), &mut *viewpoint);
             let mut picker = Picker::new(here, &self.texts, &mut self.picks);
-            let mut near = 0;
+            let mut left = wanted;
             if let Some(zone) = asker.zone {
-                let all = wanted.0 + wanted.1;
-                let (zones, ownerships) = (&self.zones, &self.ownerships);
-                let owner = |ownership| {
-                    let pos = ownerships.pos(ownership);
-                    (pos != UNLISTED).then(|| content.owners.at(pos))
+                let owners = NearOwners {
+                    zones: &self.zones,
+                    ownerships: &self.ownerships,
+                    owners: &content.owners,
+                    key: (number, zone),
                 };
-                let first = zones.importers(number, zone).iter().copied();
-                if imports {
-                    let others = first.filter_map(owner).take(all);
-                    others.for_each(|owner| near += usize::from(picker.take(owner)));
-                    importers = Some(near as u16);
-                }
-                let one_in = if imports { FAR_OF_IMPORTER } else { FAR };
-                let left = (all - all / one_in).saturating_sub(near);
-                let near_seed = seed.rotate_left(u64::BITS / 2);
-                zones.draw((number, zone), near_seed, left, |ownership| {
-                    let taken = owner(ownership).is_some_and(|owner| picker.take(owner));
-                    near += usize::from(taken);
-                    taken
-                });
+                let all = wanted.0 + wanted.1;
+                (near, importers) = owners.pick(seed, all, imports, |owner| picker.take(owner));
+                left = less_by(wanted, near);
             }
-            let left = less_by(wanted, near);
             content
                 .owners
                 .choose(seed, left, |owner| picker.take(owner));
             is_plain &= picker.is_plain;
-            if near > 0 {
-                let first = importers.map_or(0, usize::from);
-                mix(&mut self.picks, first, near);
-            }
         }
-        if !is_whole {
-            let content = &self.contents[number];
-            match name {
-                Some(name) => out.found_as(importers, content.id, content.length, name),
-                None => {
-                    let name = name_of(&content.id);
-                    out.found_as(
-                        importers,
-                        content.id,
-                        content.length,
-                        name.as_str().as_bytes(),
-                    );
-                }
-            }
+        if asker.zone.is_some() {
+            mix(&mut self.picks, importers.unwrap_or(0).into(), near);
+            write_found(out, importers, about);
         }
         let mut borrowed = Vec::new();
         if !is_plain {
@@ -661,6 +619,20 @@ impl Catalog {
             self.texts.remove_text(text);
         }
         Ok(())
+    }
+
+    /// Whether an asker is one of those that fetch a content for its zone.
+    fn imports(&mut self, now: Instant, content: u32, asker: &Asker) -> bool {
+        let (Some(zone), Some(addr)) = (asker.zone, &asker.listens) else {
+            return false;
+        };
+        let owners = &self.contents[content].owners;
+        let is_asker = |ownership: &u32| {
+            let pos = self.ownerships.pos(*ownership);
+            pos != UNLISTED && is_at(owners.at(pos), addr, &self.texts)
+        };
+        let mut first = self.zones.importers(content, zone).iter();
+        first.any(is_asker) || self.zones.appoint(now, (content, zone), addr)
     }
 
     /// Gives the picks that have two addresses the one that the asker can use, and adds
@@ -875,27 +847,6 @@ impl Catalog {
     }
 }
 
-/// How many owners are wanted beside so many that are there already: fewer of both kinds.
-fn less_by((fast, rest): (usize, usize), near: usize) -> (usize, usize) {
-    let all = fast + rest;
-    let left = all.saturating_sub(near);
-    let fast = (fast * left).div_ceil(all.max(1));
-    (fast, left - fast)
-}
-
-/// Puts the picks behind the first `near` between these: whoever dials in this order meets both.
-/// The `first` ones stay first.
-fn mix(picks: &mut Vec<Owner>, first: usize, near: usize) {
-    let others = picks.split_off(near);
-    let near = picks.split_off(first);
-    let mut others = others.into_iter();
-    for few in near.chunks(FAR - 1) {
-        picks.extend_from_slice(few);
-        picks.extend(others.next());
-    }
-    picks.extend(others);
-}
-
 /// Picks owners for one reply: not the address of the asker, none that the asker cannot
 /// use, and each address once.
 struct Picker<'a, 'v> {
@@ -977,6 +928,21 @@ impl<'a, 'v> Picker<'a, 'v> {
 }
 
 /// The name of a content for which no owner's name has a place: its id as text.
+/// Writes the first part of a reply: the content, with this name or, without one, its id.
+fn write_found(
+    out: &mut impl ReplyWriter,
+    importers: Option<u16>,
+    (id, length, name): (ContentId, u64, Option<&[u8]>),
+) {
+    match name {
+        Some(name) => out.found_as(importers, id, length, name),
+        None => {
+            let name = name_of(&id);
+            out.found_as(importers, id, length, name.as_str().as_bytes());
+        }
+    }
+}
+
 fn name_of(id: &ContentId) -> ContentName {
     let name = ContentName::try_from(id.to_string());
     name.expect("hexadecimal digits are a valid name")

@@ -175,14 +175,7 @@ fn add_links(parts: &mut Parts, now: Instant, mut transfer: Transfer) -> Transfe
         if parts.book.is_suspect(now, &link.info.host) {
             transfer.planner.suspect(id);
         }
-        if let Some(zone) = link.zone.filter(|_| link.is_far_from(parts.zone)) {
-            transfer.planner.link_is_far(now, id, zone.number());
-        }
-        if let Some(peer) = link.info.peer.filter(|_| link.imports) {
-            transfer
-                .planner
-                .link_imports(now, id, zones::name_of(&peer));
-        }
+        zones::Facts::of(link, parts.zone).show(&mut transfer.planner, now, id);
         transfer.planner.link_choked(id, link.is_choked());
         if let Some(early) = &early {
             transfer.planner.link_owes(id, early.unanswered(id));

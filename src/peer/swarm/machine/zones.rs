@@ -32,6 +32,10 @@ pub(super) fn told(parts: &mut Parts, now: Instant, id: LinkId, zone: ZoneTag) {
     };
     if link.zone.is_none() {
         link.zone = Some(zone);
+        if link.has_waited {
+            // It got its place before this was read, and has not been told.
+            say(parts, id);
+        }
         introduce(parts, id);
     }
     use_zone(parts, now, id);
@@ -39,23 +43,42 @@ pub(super) fn told(parts: &mut Parts, now: Instant, id: LinkId, zone: ZoneTag) {
 
 /// Tells the planner of a link that is in another zone, or fetches for this one.
 pub(super) fn use_zone(parts: &mut Parts, now: Instant, id: LinkId) {
-    let Some(link) = parts.links.get(id) else {
-        return;
-    };
-    let far = link.zone.filter(|_| link.is_far_from(parts.zone));
-    let name = link.info.peer.as_ref().filter(|_| link.imports);
-    let name = name.map(name_of);
-    let Some(planner) = parts.planner() else {
-        return;
-    };
-    if let Some(zone) = far {
-        planner.link_is_far(now, id, zone.number());
-    }
-    if let Some(name) = name {
-        planner.link_imports(now, id, name);
-    }
-    if far.is_some() || name.is_some() {
+    let here = parts.zone;
+    let facts = parts.links.get(id).map(|link| Facts::of(link, here));
+    if let (Some(facts), Some(planner)) = (facts, parts.planner())
+        && facts.show(planner, now, id)
+    {
         parts.ask_queue.wake(id);
+    }
+}
+
+/// What a plan has to know of a link.
+pub(super) struct Facts {
+    /// The number of the other zone that it is in.
+    far: Option<u32>,
+    /// What the other side is called where chunks are shared out, if it fetches for this zone.
+    importer: Option<u64>,
+}
+
+impl Facts {
+    pub(super) fn of(link: &Link, here: Option<ZoneTag>) -> Self {
+        let far = link.zone.filter(|_| link.is_far_from(here));
+        let importer = link.info.peer.as_ref().filter(|_| link.imports);
+        Self {
+            far: far.map(ZoneTag::number),
+            importer: importer.map(name_of),
+        }
+    }
+
+    /// Tells a plan. Returns whether there was anything to tell.
+    pub(super) fn show(&self, planner: &mut Planner, now: Instant, link: LinkId) -> bool {
+        if let Some(zone) = self.far {
+            planner.link_is_far(now, link, zone);
+        }
+        if let Some(name) = self.importer {
+            planner.link_imports(now, link, name);
+        }
+        self.far.is_some() || self.importer.is_some()
     }
 }
 
@@ -105,7 +128,7 @@ pub(super) fn named(parts: &mut Parts, others: impl IntoIterator<Item = Addr>) {
 /// Tells a link of the same zone that this side fetches for it.
 fn introduce(parts: &mut Parts, id: LinkId) {
     let link = parts.links.get(id);
-    let is_near = link.is_some_and(|link| link.zone.is_some() && link.zone == parts.zone);
+    let is_near = link.is_some_and(|link| link.is_in_zone(parts.zone));
     if parts.imports && is_near && !parts.is_seeding() {
         parts.send(id, PeerMessage::Importing);
     }
@@ -117,7 +140,7 @@ pub(super) fn imports(parts: &mut Parts, now: Instant, id: LinkId) {
     let Some(link) = parts.links.get_mut(id) else {
         return;
     };
-    if link.zone.is_none() || link.zone != here {
+    if !link.is_in_zone(here) {
         return leaving::violated(parts, now, id, "an importer of another zone");
     }
     link.imports = true;
@@ -128,7 +151,7 @@ pub(super) fn imports(parts: &mut Parts, now: Instant, id: LinkId) {
 pub(super) fn comes(parts: &mut Parts, now: Instant, id: LinkId, chunk: ChunkIndex) {
     let chunks = parts.manifest().map(|m| m.geometry().chunks());
     let link = parts.links.get(id);
-    let is_near = link.is_some_and(|link| link.zone.is_some() && link.zone == parts.zone);
+    let is_near = link.is_some_and(|link| link.is_in_zone(parts.zone));
     if !is_near || chunks.is_some_and(|chunks| chunk.0 >= chunks) {
         return leaving::violated(parts, now, id, "a chunk that comes to another zone");
     }
